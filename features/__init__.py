@@ -1,0 +1,1 @@
+"""Pure computation: arrays and value types in and out. No files, network, clock, global state, Prefect or Dask."""

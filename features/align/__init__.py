@@ -1,0 +1,1 @@
+"""Alignment: timelines, and pooling of sequences onto them."""

@@ -1,0 +1,1 @@
+"""Audio: resampling, denoising and MFCCs."""

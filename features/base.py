@@ -1,0 +1,175 @@
+"""What a step must offer. Steps are frozen dataclasses: fields are the options, the repr, the equality and the key.
+
+Three kinds of step make a feature:
+
+- a **prepare step** (``Prepare``): a batch of media in, the same number of media of the same kind out;
+- a **frame selector** (``FrameSelector``): the frames of one video in, a few timed images out, so that an image
+  extractor can follow;
+- an **extractor** (``Extractor``): a batch of media in, one ``FeatureSequence`` each out.
+
+An extractor that works on video is fed chunk by chunk (``VideoExtractor``), so that an hour of video needs no more
+memory than a second of it and one decode pass can feed many extractors.
+
+State (pretrained weights, vectors trained on the corpus) is never read from files here: the pipeline finds it, digests
+it for the key, and hands it over as a mapping of name to array with ``with_state``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+
+from features.types import FeatureSequence, Image, Stream, Text, VideoClip
+
+if TYPE_CHECKING:
+    import torch
+
+State: TypeAlias = Mapping[str, Any]
+"""Name -> numpy array or torch tensor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsRef:
+    """Where pretrained weights lie: a file inside an installed package, a torchvision name, or a path.
+
+    ``kind`` "package": ``locator`` is ``package:relative/path``; "torchvision": ``<model>/<WEIGHTS NAME>``
+    (``resnet18/IMAGENET1K_V1``); "file": a path, relative to the catalog.
+    """
+
+    kind: Literal["package", "torchvision", "file"]
+    locator: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRequest:
+    """How a video step wants its frames, so that the decoder makes nothing larger than needed.
+
+    ``pixel_format``: "rgb24" gives ``[N, H, W, 3]``, "gray" gives luma ``[N, H, W]``. ``short_side``: scale so that the
+    shorter side has this many pixels, keeping the aspect ratio (never enlarged); ``None`` keeps the size. ``rate``: at
+    most this many frames a second, chosen by timestamp; ``None`` gives every frame.
+    """
+
+    pixel_format: Literal["rgb24", "gray"] = "rgb24"
+    short_side: int | None = None
+    rate: float | None = None
+
+
+class Step(Protocol):
+    """What every step has. ``numerics`` names the libraries whose version decides the numbers (they enter the key)."""
+
+    name: ClassVar[str]
+    stream: ClassVar[Stream]
+    numerics: ClassVar[tuple[str, ...]]
+
+
+@runtime_checkable
+class Prepare(Step, Protocol):
+    """Media in, as many media of the same kind out, in the same order and with the same clock."""
+
+    def prepare(self, batch: Sequence[Any], device: torch.device) -> list[Any]:
+        """Return one new medium for each of ``batch``."""
+        ...
+
+
+class ImageSink(Protocol):
+    """A frame selector at work on one video."""
+
+    def push(self, frames: VideoClip) -> None:
+        """Take the next chunk of frames."""
+        ...
+
+    def finish(self) -> list[Image]:
+        """Return the chosen frames, each with the span that it stands for, in order of time."""
+        ...
+
+
+@runtime_checkable
+class FrameSelector(Step, Protocol):
+    """Frames of a video in, a few timed images out."""
+
+    @property
+    def request(self) -> FrameRequest:
+        """The frames that this selector wants."""
+        ...
+
+    def select(self) -> ImageSink:
+        """Begin a video."""
+        ...
+
+
+@runtime_checkable
+class Extractor(Step, Protocol):
+    """A batch of media in, one ``FeatureSequence`` of width ``dim`` each out. The same code runs on CPU and GPU."""
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        ...
+
+    def __call__(self, batch: Sequence[Any], device: torch.device) -> list[FeatureSequence]:
+        """Return one sequence for each of ``batch``, in order. Results do not depend on what else is in the batch."""
+        ...
+
+
+class FeatureSink(Protocol):
+    """A video extractor at work on one video."""
+
+    def push(self, frames: VideoClip) -> None:
+        """Take the next chunk of frames."""
+        ...
+
+    def finish(self) -> FeatureSequence:
+        """Return the rows of the whole video."""
+        ...
+
+
+@runtime_checkable
+class VideoExtractor(Extractor, Protocol):
+    """An extractor that is fed a video chunk by chunk. ``__call__`` on whole clips gives the same rows."""
+
+    @property
+    def request(self) -> FrameRequest:
+        """The frames that this extractor wants."""
+        ...
+
+    def open(self, device: torch.device) -> FeatureSink:
+        """Begin a video."""
+        ...
+
+
+@runtime_checkable
+class NeedsWeights(Protocol):
+    """A step that works with pretrained weights."""
+
+    @property
+    def weights_ref(self) -> WeightsRef:
+        """Where the weights lie."""
+        ...
+
+    def with_state(self, state: State) -> Extractor:
+        """Return an extractor that uses these weights. Raises ``StateError`` when they do not fit."""
+        ...
+
+
+@runtime_checkable
+class NeedsFit(Protocol):
+    """A step that is fitted on the training split before it can extract."""
+
+    def fit(self, corpus: Iterable[Text]) -> dict[str, Any]:
+        """Learn from the corpus; the same corpus in the same order gives the same bytes."""
+        ...
+
+    def with_state(self, state: State) -> Extractor:
+        """Return an extractor that uses this state. Raises ``StateError`` when it does not fit."""
+        ...
+
+
+def run_video(extractor: VideoExtractor, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
+    """``__call__`` of a video extractor in terms of ``open``: each clip in one push."""
+    results = []
+    for clip in batch:
+        sink = extractor.open(device)
+        sink.push(clip)
+        results.append(sink.finish())
+    return results

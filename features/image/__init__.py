@@ -1,0 +1,1 @@
+"""Images: cleaning and CNN vectors."""

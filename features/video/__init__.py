@@ -1,0 +1,1 @@
+"""Video: keyframes and optical flow."""

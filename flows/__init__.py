@@ -1,0 +1,1 @@
+"""Prefect flows: what is observed and when it runs."""

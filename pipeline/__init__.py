@@ -1,0 +1,1 @@
+"""From catalog to snapshot, and back out to training. The only code that touches files."""

@@ -1,0 +1,52 @@
+"""A feature as it is computed: prepare steps, perhaps a frame selector, then one extractor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from features.base import Extractor, FrameSelector, Prepare
+from features.types import Stream
+
+
+class ChainError(ValueError):
+    """The steps do not fit together."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A named feature. Equal chains compute equal rows.
+
+    Steps read from left to right: each ``Prepare`` keeps the kind of media, one ``FrameSelector`` may turn video into
+    images, and the extractor ends the chain. Raises ``ChainError`` when a step cannot take what the one before gives.
+    """
+
+    name: str
+    prepare: tuple[Any, ...]
+    extractor: Extractor
+
+    def __post_init__(self) -> None:
+        kind: Stream | None = None
+        for step in self.prepare:
+            if not isinstance(step, (Prepare, FrameSelector)):
+                raise ChainError(f"{step.name} is not a prepare step; allowed: prepare steps and frame selectors")
+            self._fits(kind, step)
+            kind = "image" if isinstance(step, FrameSelector) else step.stream
+        if self.prepare and isinstance(self.prepare[0], Prepare) and self.prepare[0].stream == "video":
+            raise ChainError(f"{self.prepare[0].name}: prepare steps on whole video are not offered")
+        self._fits(kind, self.extractor)
+
+    def _fits(self, kind: Stream | None, step: Any) -> None:
+        if kind is not None and step.stream != kind:
+            raise ChainError(f"{step.name} takes {step.stream}, but the step before it gives {kind}")
+
+    @property
+    def stream(self) -> Stream:
+        """The stream of the sample that the first step reads."""
+        first: Stream = self.steps[0].stream
+        return first
+
+    @property
+    def steps(self) -> tuple[Any, ...]:
+        """All steps in order, the extractor last."""
+        return (*self.prepare, self.extractor)

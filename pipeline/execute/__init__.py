@@ -1,0 +1,1 @@
+"""Running the plan: serially or on Dask."""
