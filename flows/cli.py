@@ -1,0 +1,70 @@
+"""The installed command: ``pipeline``'s commands, and those that go through Prefect."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import cli
+from pipeline.cli import CatalogOption, DatasetsArgument, JsonOption, StrictOption, app
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+"""Prefect's settings unless the environment says otherwise: no telemetry, no chatter, patience on slow machines."""
+
+
+@app.command()
+def nightly(
+    datasets: DatasetsArgument = None,
+    catalog: CatalogOption = cli.DEFAULT_CATALOG,
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring data sets up to date as a Prefect flow, seen and kept by the Prefect server where one is configured.
+
+    Example: PREFECT_API_URL=http://127.0.0.1:4200/api gristmill nightly
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    from flows.nightly import nightly as flow
+    from pipeline.console import drawing
+
+    with drawing(cli.console(error=True)) as events:
+        reports = flow(catalog.resolve(), datasets, events)
+    cli.finish_run(reports, strict=strict, as_json=as_json)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the demo is made.", metavar="FOLDER")] = Path("gristmill-demo"),
+    samples: Annotated[int, typer.Option(min=24, help="How many synthetic samples.")] = 96,
+) -> None:
+    """Make a small synthetic corpus, extract, align and publish it, and train fusion models on it.
+
+    Two files are broken on purpose, to show the quarantine. A second run computes nothing and says so.
+    """
+    from pipeline.console import drawing
+    from pipeline.demo import write_corpus
+
+    out = cli.console()
+    out.print(
+        f"A synthetic corpus of {samples} labelled samples in {folder} (made by code, two files broken on purpose)"
+    )
+    with drawing(cli.console(error=True)) as events:
+        corpus = write_corpus(folder, samples=samples, events=events)
+    nightly(None, corpus.catalog)
+    cli.quarantine(corpus.dataset, corpus.catalog)
+    cli.train(corpus.dataset, corpus.catalog)
+    out.print(f"\nLook around: gristmill show {corpus.dataset} --catalog {corpus.catalog}", markup=False)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli.main(app)

@@ -1,0 +1,141 @@
+"""Aligning what was extracted: shard by shard, every modality of a sample on one timeline.
+
+Aligned rows are stored like features, as ``aligned.<feature>``: the same samples in the same shards, and for a sample
+the same number of rows whatever the modality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from features.align.pool import Policy, align
+from features.errors import SampleError
+from features.time import Span, seconds_to_ns
+from features.types import FeatureSequence
+from pipeline.content import Digests
+from pipeline.execute.task import merge, write_file
+from pipeline.execute.work import ShardReport
+from pipeline.keys import code_digest, digest
+from pipeline.quarantine import Failure
+from pipeline.shard import Row, rows_to_table, sequence_at
+from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignWork:
+    """One shard to align. ``inputs``: feature -> its current file (``None``: no sample of the shard has rows).
+
+    ``compute`` and ``keep``: aligned feature -> samples to align, samples whose rows are kept from ``base``.
+    """
+
+    store: str
+    dataset: str
+    run_id: str
+    shard: int
+    roster: Mapping[str, tuple[str, str | None]]
+    spans: Mapping[str, Span | None]
+    inputs: Mapping[str, ShardFile | None]
+    dims: Mapping[str, int]
+    step_ns: int
+    policies: Mapping[str, Policy]
+    recipes: Mapping[str, bytes]
+    contents: Mapping[str, bytes]
+    compute: Mapping[str, frozenset[str]]
+    keep: Mapping[str, frozenset[str]]
+    base: Mapping[str, ShardFile | None]
+
+
+def recipe(grid: float, policy: Policy) -> dict[str, Any]:
+    """What decides an aligned row besides its inputs, in the form of a feature's recipe."""
+    step = {
+        "step": "align",
+        "options": {"grid_ns": seconds_to_ns(grid), "policy": policy},
+        "code": code_digest("features.align.pool").hex(),
+        "libraries": {},
+    }
+    return {"steps": [step], "weights": None, "state": None}
+
+
+def contents(inputs: Mapping[str, tuple[np.ndarray[Any, np.dtype[np.bool_]], Digests, bytes]]) -> Digests:
+    """Digest for each sample of the rows that its alignment reads.
+
+    ``inputs``: feature -> (which samples have rows, content digests, recipe digest).
+    """
+    total = len(next(iter(inputs.values()))[0])
+    result = np.zeros((total, 16), dtype=np.uint8)
+    prefixes = {name: name.encode() + b"\0" + inputs[name][2] for name in sorted(inputs)}
+    columns = [(prefixes[name], inputs[name][0], inputs[name][1]) for name in prefixes]
+    for row in range(total):
+        parts = [prefix + content[row].tobytes() for prefix, present, content in columns if present[row]]
+        result[row] = np.frombuffer(digest(*parts), dtype=np.uint8)
+    return result
+
+
+def align_shard(work: AlignWork) -> ShardReport:
+    """Align the samples of one shard and write one file for each aligned feature."""
+    store = DatasetStore(work.store, work.dataset)
+    report = ShardReport(shard=work.shard)
+    tables = {name: store.read_file(file.path) for name, file in work.inputs.items() if file is not None}
+    at = {name: {key: row for row, key in enumerate(table["sample_id"].to_pylist())} for name, table in tables.items()}
+    rows: dict[str, list[Row]] = {name: [] for name in work.compute}
+    for sample_id in sorted(frozenset[str]().union(*work.compute.values())):
+        sequences: dict[str, FeatureSequence | None] = {}
+        for name in work.dims:
+            row = at.get(name, {}).get(sample_id)
+            sequences[name] = None if row is None else sequence_at(tables[name], row, work.dims[name])
+        try:
+            aligned = align(
+                sequences, work.dims, step_ns=work.step_ns, policies=work.policies, span=work.spans[sample_id]
+            )
+        except SampleError as error:
+            report.failures += [
+                Failure(
+                    sample_id=sample_id,
+                    feature=ALIGNED_PREFIX + name,
+                    stage="align",
+                    reason=error.reason.value,
+                    message=error.message,
+                    content=work.contents[sample_id],
+                    recipe=work.recipes[name],
+                    run_id=work.run_id,
+                )
+                for name, wanted in work.compute.items()
+                if sample_id in wanted
+            ]
+            continue
+        for name, wanted in work.compute.items():
+            if sample_id in wanted:
+                split, label = work.roster[sample_id]
+                rows[name].append(
+                    Row(
+                        sample_id=sample_id,
+                        split=split,
+                        label=label,
+                        content=work.contents[sample_id],
+                        recipe=work.recipes[name],
+                        sequence=aligned[name].sequence,
+                        coverage=aligned[name].coverage,
+                    )
+                )
+    for name, fresh in rows.items():
+        _write(work, store, report, name, fresh)
+    return report
+
+
+def _write(work: AlignWork, store: DatasetStore, report: ShardReport, name: str, fresh: list[Row]) -> None:
+    feature = ALIGNED_PREFIX + name
+    metadata = {"feature": feature, "dim": work.dims[name], "recipe": work.recipes[name].hex(), "aligned": True}
+    table: pa.Table = rows_to_table(work.shard, fresh, metadata)
+    base = work.base[name]
+    if base is not None:
+        report.removed.append(base)
+        if work.keep[name]:
+            table = merge(table, store.read_file(base.path), work.keep[name], work.roster)
+    if len(table):
+        report.files.append(write_file(store, feature, work.shard, table))
+    report.computed[feature] = len(fresh)

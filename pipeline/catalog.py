@@ -1,0 +1,436 @@
+"""The catalog: what data sets there are and what is to be made of them. docs/catalog.md is the reference.
+
+``load_catalog`` finds everything that is wrong with a catalog at once, each with its line, before anything is run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from features.errors import CatalogError
+from features.registry import EXTRACTORS, PREPARE
+from features.types import Stream
+from pipeline.catalog_models import (
+    SOURCES,
+    Align,
+    CatalogFile,
+    Columns,
+    CsvSource,
+    DataSetFile,
+    Engine,
+    FeatureSpec,
+    FolderSource,
+    JsonlSource,
+    ManifestSource,
+    ParquetSource,
+    Policy,
+    Source,
+    Splits,
+    TableSource,
+    Train,
+)
+from pipeline.catalog_schema import catalog_schema
+from pipeline.chain import Chain, ChainError
+from pipeline.problems import Place, Problem, did_you_mean, faults, listed, shown
+from pipeline.steps import StepFaultError, build_step, importable
+from pipeline.yaml_lines import Document
+
+__all__ = [
+    "Align",
+    "Catalog",
+    "Columns",
+    "CsvSource",
+    "DataSet",
+    "Engine",
+    "FolderSource",
+    "JsonlSource",
+    "ManifestSource",
+    "ParquetSource",
+    "Policy",
+    "Source",
+    "Splits",
+    "TableSource",
+    "Train",
+    "catalog_schema",
+    "importable",
+    "load_catalog",
+]
+
+_CURE = "cure: `gristmill init DIR` writes one"
+_SCHEMES = "a folder, or a URL such as s3://bucket/prefix"
+_MODELS: dict[str, type[BaseModel]] = {
+    "engine": Engine,
+    "columns": Columns,
+    "splits": Splits,
+    "align": Align,
+    "train": Train,
+}
+_M = TypeVar("_M")
+_SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """One data set, ready to be worked on: paths resolved, features built.
+
+    ``root`` is an absolute path (symbolic links resolved) or a URL; ``excluded`` names folders below it that hold no
+    samples (the store, where it lies inside).
+    """
+
+    name: str
+    root: str
+    source: Source
+    splits: Splits
+    features: dict[str, Chain]
+    align: Align | None
+    train: Train
+    max_failed: float
+    shard_samples: int
+    excluded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    """A whole catalog. ``store`` is an absolute path or a URL.
+
+    A user's own steps (``module:Class``) are importable from ``folder``; a process that unpickles them needs it on its
+    path too (``importable``).
+    """
+
+    path: Path
+    store: str
+    engine: Engine
+    datasets: dict[str, DataSet] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the catalog lies in."""
+        return self.path.parent
+
+    def dataset(self, name: str) -> DataSet:
+        """Return the data set called ``name``. Raises ``CatalogError``."""
+        found = self.datasets.get(name)
+        if found is None:
+            near = did_you_mean(name, self.datasets)
+            message = f"{self.path.name}: no data set {name!r}; allowed: {listed(self.datasets)}{near}"
+            raise CatalogError([message])
+        return found
+
+
+def load_catalog(path: Path) -> Catalog:
+    """Read and check the catalog at ``path``; build every feature.
+
+    Raises ``CatalogError`` with all problems at once, one line each: ``file:line: place: message``.
+    """
+    path = Path(path).absolute()
+    loader = _Loader(path, Document(_read(path)))
+    catalog = loader.load()
+    if catalog is None:
+        raise CatalogError(loader.told())
+    return catalog
+
+
+def _read(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise CatalogError([f"{path}: no such file; {_CURE}"]) from None
+    except IsADirectoryError:
+        inside = path / "data_catalog.yaml"
+        cure = f"cure: name the file, {inside}" if inside.is_file() else _CURE
+        raise CatalogError([f"{path}: a folder, allowed: a catalog file; {cure}"]) from None
+    except OSError as error:
+        raise CatalogError([f"{path}: cannot be read: {error.strerror}; cure: check the path and its rights"]) from None
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        message = f"{path.name}:{line}: byte {error.start} is not UTF-8; cure: save the file as UTF-8"
+        raise CatalogError([message]) from None
+    if not text.strip():
+        raise CatalogError([f"{path}: empty; {_CURE}"])
+    return text
+
+
+class _Loader:
+    """Reads one catalog, collecting problems instead of stopping at the first."""
+
+    def __init__(self, path: Path, document: Document) -> None:
+        self._path = path
+        self._folder = path.parent
+        self._document = document
+        self._data = document.data
+        self._problems = list(document.problems)
+
+    def told(self) -> list[str]:
+        """All problems in order of lines."""
+        ordered = sorted(self._problems, key=lambda problem: problem.line or 0)
+        return list(dict.fromkeys(problem.told(self._path.name) for problem in ordered))
+
+    def load(self) -> Catalog | None:
+        """The catalog, or ``None`` when there are problems."""
+        if self._data is None and self._problems:
+            return None
+        if not isinstance(self._data, dict):
+            self._add((), f"got {shown(self._data)}, allowed: a mapping that begins with version: 1; {_CURE}")
+            return None
+        written = self._written()
+        store = self._place_of(self._data.get("store"), ("store",))
+        if store is not None and "://" not in store and Path(store).exists() and not Path(store).is_dir():
+            self._add(("store",), f"{store} is a file, allowed: {_SCHEMES}")
+        raw = self._data.get("datasets")
+        datasets = {
+            name: self._data_set(name, entry, store)
+            for name, entry in (raw.items() if isinstance(raw, dict) else ())
+            if isinstance(entry, dict)
+        }
+        if self._problems or written is None or store is None:
+            return None
+        built = {name: data_set for name, data_set in datasets.items() if data_set is not None}
+        return Catalog(path=self._path, store=store, engine=written.engine, datasets=built)
+
+    def _add(self, place: Place, message: str) -> None:
+        self._problems.append(Problem(self._document.line(place), place, message))
+
+    def _written(self) -> CatalogFile | None:
+        """Check the shape of the whole file."""
+        try:
+            return CatalogFile.model_validate_json(json.dumps(self._data))
+        except ValidationError as error:
+            others: list[ErrorDetails] = []
+            for detail in error.errors(include_url=False):
+                message = _key_problem(detail)
+                if message is None:
+                    others.append(detail)
+                else:
+                    self._add(self._where(detail["loc"]), message)
+            for place, message in faults(others, lambda detail: self._where(detail["loc"])):
+                self._add(place, message)
+        return None
+
+    def _where(self, loc: tuple[int | str, ...]) -> Place:
+        """The place in the file of a pydantic location, without the names of members of unions."""
+        place: list[str | int] = []
+        value: Any = self._data
+        for depth, part in enumerate(loc):
+            if depth == 3 and loc[0] == "datasets" and loc[2] == "source":
+                continue
+            items = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
+            if part in items:
+                place.append(part)
+                value = items[part]
+        return tuple(place)
+
+    def _data_set(self, name: str, raw: dict[str, Any], store: str | None) -> DataSet | None:
+        """Check what pydantic cannot see. Parts whose shape is wrong have been told of and are left out."""
+        place: Place = ("datasets", name)
+        root = self._place_of(raw.get("root"), (*place, "root"))
+        excluded: tuple[str, ...] = ()
+        if root is not None:
+            root = self._checked_root(root, (*place, "root"))
+        if root is not None:
+            excluded = self._excluded(root, store, place)
+        source = _quietly(_SOURCE, raw.get("source"))
+        if root is not None and isinstance(source, ManifestSource) and "://" not in root:
+            self._check_manifest(root, source, (*place, "source", "path"))
+        features = raw.get("features")
+        chains: dict[str, Chain] = {}
+        for feature, spec in features.items() if isinstance(features, dict) else ():
+            chain = self._chain(feature, spec, (*place, "features", feature))
+            if chain is not None:
+                chains[feature] = chain
+                if source is not None:
+                    self._check_stream(chain, source, (*place, "features", feature))
+        align = raw.get("align")
+        policies = align.get("policies") if isinstance(align, dict) else None
+        if isinstance(policies, dict) and isinstance(features, dict):
+            for feature in [name for name in policies if name not in features]:
+                near = did_you_mean(feature, features)
+                message = f"no feature {feature!r} in this data set; allowed: {listed(features)}{near}"
+                self._add((*place, "align", "policies", feature), message)
+        written = _quietly(DataSetFile, raw)
+        if self._problems or written is None or root is None:
+            return None
+        return DataSet(
+            name=name,
+            root=root,
+            source=written.source,
+            splits=written.splits,
+            features=chains,
+            align=written.align,
+            train=written.train,
+            max_failed=written.max_failed,
+            shard_samples=written.shard_samples,
+            excluded=excluded,
+        )
+
+    def _place_of(self, written: Any, place: Place) -> str | None:
+        """An absolute path or a URL from what is written."""
+        if not isinstance(written, str) or not written:
+            return None
+        text = written.removeprefix("file://")
+        if "\0" in text:
+            self._add(place, f"got {shown(text)}, allowed: {_SCHEMES}")
+            return None
+        if "://" not in text:
+            return os.path.realpath(self._folder / text)
+        if "::" in text:
+            self._add(place, f"got {shown(text)}: chained URLs are not offered, allowed: {_SCHEMES}")
+            return None
+        return text.rstrip("/")
+
+    def _checked_root(self, root: str, place: Place) -> str | None:
+        if "://" in root:
+            import fsspec
+
+            scheme = root.partition("://")[0]
+            try:
+                fsspec.get_filesystem_class(scheme)
+            except ValueError:
+                self._add(place, f"unknown kind of URL {scheme + '://'!r}, allowed: {_SCHEMES}")
+                return None
+            except ImportError as error:
+                cure = "pip install 'gristmill[s3]'" if scheme in ("s3", "s3a") else "install that package"
+                self._add(place, f"{scheme}:// cannot be read here: {error}; cure: {cure}")
+                return None
+        elif not Path(root).exists():
+            self._add(
+                place, f"no such folder: {root}; cure: make it, or correct the path (it is relative to the catalog)"
+            )
+            return None
+        elif not Path(root).is_dir():
+            self._add(place, f"{root} is a file, allowed: {_SCHEMES}")
+            return None
+        return root
+
+    def _excluded(self, root: str, store: str | None, place: Place) -> tuple[str, ...]:
+        if store is None:
+            return ()
+        if (root + "/").startswith(store.rstrip("/") + "/"):
+            message = f"root lies in the store ({store}), whose files are no media; cure: keep them apart"
+            self._add((*place, "root"), message)
+        elif store.startswith(root.rstrip("/") + "/"):
+            return (store.removeprefix(root).strip("/"),)
+        return ()
+
+    def _check_manifest(self, root: str, source: TableSource, place: Place) -> None:
+        written = source.path
+        path = posixpath.normpath(written)
+        if path.startswith(("/", "..")) or "\0" in path:
+            self._add(place, f"got {shown(written)}, allowed: a path below root ({root})")
+            return
+        real = os.path.realpath(Path(root, path))
+        if not real.startswith(root.rstrip("/") + "/"):
+            self._add(place, f"{written} is a symbolic link to {real}, allowed: a file below root ({root})")
+        elif not Path(real).exists():
+            folder = Path(root, path).parent
+            beside = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+            near = did_you_mean(posixpath.basename(path), beside)
+            self._add(place, f"no such file: {Path(root, path)}; cure: give the path relative to root{near}")
+        elif not Path(real).is_file():
+            self._add(place, f"{Path(root, path)} is a folder, allowed: a {source.kind} file")
+
+    def _chain(self, name: str, raw: Any, place: Place) -> Chain | None:
+        spec = FeatureSpec() if raw is None else _quietly(FeatureSpec, raw)
+        if spec is None:
+            return None
+        before = len(self._problems)
+        prepare = [
+            self._step(*entry, PREPARE, (*place, "prepare", index))
+            for index, written in enumerate(spec.prepare)
+            if (entry := self._entry(written, (*place, "prepare", index))) is not None
+        ]
+        at: Place = place if spec.extractor is None else (*place, "extractor")
+        extractor = self._step(spec.extractor or name, spec.options, (*place, "options"), EXTRACTORS, at)
+        if len(self._problems) > before:
+            return None
+        try:
+            return Chain(name, tuple(prepare), extractor)
+        except ChainError as error:
+            self._add(place, str(error))
+            return None
+
+    def _entry(self, written: Any, place: Place) -> tuple[str, Mapping[str, Any], Place] | None:
+        """Name, options and the place of the options of one item of ``prepare``."""
+        if isinstance(written, str):
+            return written, {}, place
+        if isinstance(written, dict) and len(written) == 1:
+            ((name, options),) = written.items()
+            if options is None:
+                return name, {}, place
+            if isinstance(options, dict):
+                return name, options, (*place, name)
+            self._add((*place, name), f"got {shown(options)}, allowed: a mapping of options (option: value)")
+            return None
+        self._add(place, f"got {shown(written)}, allowed: a step's name, or {{name: {{option: value}}}}")
+        return None
+
+    def _step(self, name: str, options: Mapping[str, Any], at: Place, table: dict[str, str], place: Place) -> Any:
+        try:
+            return build_step(name, options, table, self._folder)
+        except StepFaultError as error:
+            for inside, message in error.faults:
+                self._add((*at, *inside) if inside else place, message)
+            return None
+
+    def _check_stream(self, chain: Chain, source: Source, place: Place) -> None:
+        if not isinstance(source, ManifestSource) or source.siblings:
+            return
+        streams = source.columns.streams
+        needed: tuple[Stream, ...] = ("audio", "video") if chain.stream == "audio" else (chain.stream,)
+        if not any(stream in streams for stream in needed):
+            message = (
+                f"{chain.steps[0].name} reads {chain.stream}, but the source has columns for {listed(streams)} only; "
+                f"cure: name a column of {' or '.join(needed)} files, or set siblings: true"
+            )
+            self._add(place, message)
+
+
+def _quietly(model: type[_M] | TypeAdapter[_M], data: Any) -> _M | None:
+    """An instance of ``model``, or ``None`` where ``data`` does not have its shape."""
+    adapter = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
+    try:
+        return adapter.validate_json(json.dumps(data))
+    except ValidationError:
+        return None
+
+
+def _key_problem(detail: ErrorDetails) -> str | None:
+    """The message for a key that is missing or unknown, or ``None`` when the finding is of another kind."""
+    loc = detail["loc"]
+    match detail["type"]:
+        case "missing":
+            key = str(loc[-1])
+            return f"{key!r} is missing: {_model_at(loc[:-1]).model_fields[key].description}"
+        case "extra_forbidden":
+            key, allowed = str(loc[-1]), _model_at(loc[:-1]).model_fields
+            return f"unknown key {key!r}; allowed: {listed(allowed)}{did_you_mean(key, allowed)}"
+        case "union_tag_not_found":
+            return f"'kind' is missing; allowed: {listed(SOURCES)}"
+        case "union_tag_invalid":
+            kind = str(detail["ctx"]["tag"])
+            return f"kind: got {kind!r}, allowed: {listed(SOURCES)}{did_you_mean(kind, SOURCES)}"
+    return None
+
+
+def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model of the mapping at a pydantic location."""
+    names = [str(part) for part in loc]
+    if not names:
+        return CatalogFile
+    if names[0] == "datasets" and len(names) == 2:
+        return DataSetFile
+    if names[-2:-1] == ["features"]:
+        return FeatureSpec
+    if names[-2:-1] == ["source"]:
+        return SOURCES[names[-1]]
+    return _MODELS[names[-1]]

@@ -1,0 +1,92 @@
+"""Work on Dask: a local cluster on loopback, one single-threaded process a core."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster, as_completed
+
+from pipeline.execute.engine import Result, Work
+from pipeline.steps import importable
+
+# One thread a worker for every library with threads of its own, so that workers do not fight for cores; and freed
+# pages stay with the process: eager torch is several times slower when each batch faults its pages in anew.
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+}
+IN_FLIGHT_PER_WORKER = 2
+
+
+class Cluster:
+    """Runs work on a Dask client, a bounded number of pieces in flight."""
+
+    def __init__(self, client: Client, workers: int, folder: Path) -> None:
+        self._client, self._folder = client, folder
+        self._window = workers * IN_FLIGHT_PER_WORKER
+
+    def map(self, function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
+        """Apply ``function`` to each piece of ``work``; results come in order of completion."""
+        pieces = iter(work)
+        running = as_completed(
+            [self._submit(function, piece) for piece in itertools.islice(pieces, self._window)], with_results=False
+        )
+        for future in running:
+            result: Result = future.result()
+            future.release()
+            following = next(pieces, None)
+            if following is not None:
+                running.add(self._submit(function, following))
+            yield result
+
+    def _submit(self, function: Callable[[Work], Result], piece: Work) -> Any:
+        return self._client.submit(_run, function, pickle.dumps(piece), self._folder, pure=False)
+
+
+def _run(function: Callable[[Work], Result], pickled: bytes, folder: Path) -> Result:
+    """Run one piece of work in a worker. It may hold steps of the user's own, imported from ``folder``."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with importable(folder):
+        piece: Work = pickle.loads(pickled)  # noqa: S301  # made by this run's driver, never read from disk
+        return function(piece)
+
+
+@contextmanager
+def local_cluster(workers: int, folder: Path) -> Iterator[Cluster]:
+    """A cluster of ``workers`` processes on this machine, reachable from this machine only.
+
+    ``folder`` is the catalog's: steps of the user's own are imported from it.
+    """
+    settings = {
+        "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.worker.memory.terminate": False,
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield Cluster(client, workers, folder)

@@ -1,0 +1,195 @@
+"""What a stored row is the result of: its content (what was read) and its recipe (what was done to it).
+
+A row is current when both digests equal those that would be computed today. The recipe covers every step's name,
+options and code, the versions of the libraries that a step names as deciding its numbers, the weights and the fitted
+state. Code means the syntax tree, without comments, docstrings and layout, of the module that defines the step and of
+every first-party module that it imports, however indirectly. An import made by a computed name
+(``import_module(variable)``) cannot be followed.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pipeline.chain import Chain
+from pipeline.shard import DIGEST_BYTES
+
+_OURS = ("features", "pipeline")
+_INSTALLED = tuple(
+    Path(sysconfig.get_paths()[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+
+
+def digest(*parts: bytes) -> bytes:
+    """BLAKE2b of the parts, each preceded by its length, so that no two lists of parts run into one another."""
+    state = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for part in parts:
+        state.update(len(part).to_bytes(8, "little"))
+        state.update(part)
+    return state.digest()
+
+
+def digest_json(document: Any) -> bytes:
+    """Digest of a JSON document, independent of the order of its keys."""
+    return digest(json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+
+
+def options(step: Any) -> dict[str, Any]:
+    """A step's options by name, as JSON holds them."""
+    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(step)))
+    return found
+
+
+def recipe(chain: Chain, *, weights: bytes | None = None, state: bytes | None = None) -> dict[str, Any]:
+    """Everything but the sample that decides a row's numbers, as a JSON document whose digest is half the key.
+
+    ``weights`` and ``state`` are the digests of pretrained weights and of fitted state, where the extractor has them.
+    The feature's name is left out: renaming a feature changes no number.
+    """
+    return {
+        "steps": [
+            {
+                "step": step.name,
+                "options": options(step),
+                "code": code_digest(type(step).__module__).hex(),
+                "libraries": {library: _version(library) for library in sorted(step.numerics)},
+            }
+            for step in chain.steps
+        ],
+        "weights": weights.hex() if weights else None,
+        "state": state.hex() if state else None,
+    }
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError as error:
+        raise LookupError(f"numerics: no installed distribution is called {library!r}") from error
+
+
+def explain(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Say in a few words what differs between two recipes: ``audio.mfcc n_mfcc 13 -> 20``."""
+    differences: list[str] = []
+    old_names = [step["step"] for step in old["steps"]]
+    new_names = [step["step"] for step in new["steps"]]
+    if old_names != new_names:
+        differences.append(f"steps {' + '.join(old_names)} -> {' + '.join(new_names)}")
+    else:
+        for before, after in zip(old["steps"], new["steps"], strict=True):
+            differences.extend(_explain_step(before, after))
+    differences.extend(f"{part} changed" for part in ("weights", "state") if old[part] != new[part])
+    return ", ".join(differences) or "nothing"
+
+
+def _explain_step(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    name = after["step"]
+    for option in sorted(before["options"].keys() | after["options"].keys()):
+        old, new = before["options"].get(option), after["options"].get(option)
+        if old != new:
+            yield f"{name} {option} {json.dumps(old)} -> {json.dumps(new)}"
+    for library in sorted(before["libraries"].keys() | after["libraries"].keys()):
+        old, new = before["libraries"].get(library), after["libraries"].get(library)
+        if old != new:
+            yield f"{name} runs on {library} {old} -> {new}"
+    if before["code"] != after["code"]:
+        yield f"{name} code changed"
+
+
+def code_digest(module: str) -> bytes:
+    """Digest of the normalised source of ``module`` and of all first-party modules that it imports, transitively.
+
+    Raises ``LookupError`` when the module's source cannot be found.
+    """
+    origin = _origin(module)
+    if origin is None:
+        raise LookupError(f"{module}: no Python source found; allowed: steps defined in .py files")
+    seen: dict[str, Path] = {}
+    todo = [module, *_parents(module)]
+    while todo:
+        name = todo.pop()
+        path = _origin(name)
+        if name in seen or path is None or not _first_party(name, path):
+            continue
+        seen[name] = path
+        for imported in _imports(path, name, path.stat().st_mtime_ns):
+            todo.extend((imported, *_parents(imported)))
+    parts = [f"{name}\0{_normalised(path, path.stat().st_mtime_ns)}".encode() for name, path in sorted(seen.items())]
+    return digest(*parts)
+
+
+def _parents(module: str) -> list[str]:
+    names = module.split(".")
+    return [".".join(names[:end]) for end in range(1, len(names))]
+
+
+def _origin(module: str) -> Path | None:
+    loaded = sys.modules.get(module)
+    try:
+        spec = loaded.__spec__ if loaded is not None else importlib.util.find_spec(module)
+    except (ModuleNotFoundError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin).resolve()
+
+
+def _first_party(module: str, path: Path) -> bool:
+    top = module.partition(".")[0]
+    return top in _OURS or not any(path.is_relative_to(folder) for folder in _INSTALLED)
+
+
+@lru_cache(maxsize=4096)
+def _tree(path: Path, mtime_ns: int) -> ast.Module:
+    del mtime_ns  # part of the cache key: an edited module is read again
+    return ast.parse(path.read_bytes(), filename=path.name)
+
+
+@lru_cache(maxsize=4096)
+def _normalised(path: Path, mtime_ns: int) -> str:
+    tree = ast.parse(ast.unparse(_tree(path, mtime_ns)))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [
+                statement
+                for statement in node.body
+                if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+            ] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+@lru_cache(maxsize=4096)
+def _imports(path: Path, module: str, mtime_ns: int) -> tuple[str, ...]:
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found: list[str] = []
+    for node in ast.walk(_tree(path, mtime_ns)):
+        if isinstance(node, ast.Import):
+            found.extend(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, package)
+            found.append(base)
+            found.extend(f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
+        elif isinstance(node, ast.Call) and isinstance(node.func, (ast.Attribute, ast.Name)):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+            if called == "import_module" and node.args and isinstance(node.args[0], ast.Constant):
+                found.append(str(node.args[0].value))
+    return tuple(dict.fromkeys(name for name in found if name))
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    if not node.level:
+        return node.module or ""
+    names = package.split(".")
+    base = ".".join(names[: len(names) - node.level + 1])
+    return f"{base}.{node.module}" if node.module else base

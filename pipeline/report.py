@@ -1,0 +1,59 @@
+"""What a run did, as data: counts that add up, seconds by stage, what was published. Printed, stored, compared."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from features.errors import RunFailedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """The samples of one feature (or of the whole data set): ``in = done + unchanged + quarantined``, always."""
+
+    samples_in: int
+    done: int
+    unchanged: int
+    quarantined: int
+    removed: int = 0
+
+    def check(self, what: str) -> None:
+        """Raise ``RunFailedError`` when a sample was lost or invented."""
+        if self.samples_in != self.done + self.unchanged + self.quarantined:
+            raise RunFailedError(
+                f"{what}: {self.samples_in} samples in, but {self.done} done + {self.unchanged} unchanged + "
+                f"{self.quarantined} quarantined; nothing was published. A defect of Gristmill: please report it"
+            )
+
+
+@dataclass(kw_only=True)
+class RunReport:
+    """One execution. ``snapshot`` is the version that readers see after it, ``published`` whether this run made it."""
+
+    run_id: str
+    dataset: str
+    started: str
+    base: int | None
+    snapshot: int | None = None
+    published: bool = False
+    samples: Counts | None = None
+    features: dict[str, Counts] = field(default_factory=dict)
+    reasons: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    aligned_samples: int = 0
+    aligned_rows_written: int = 0
+    quarantine_by_reason: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Stage -> wall seconds."""
+    worker_seconds: dict[str, float] = field(default_factory=dict)
+    """Part of extraction (decode, extract, write) -> seconds summed over the workers."""
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def computed(self) -> int:
+        """Feature rows computed by this run."""
+        return sum(counts.done for counts in self.features.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as a JSON document."""
+        return asdict(self) | {"computed": self.computed}

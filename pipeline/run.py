@@ -1,0 +1,569 @@
+"""One run of one data set, stage by stage: scan, plan, fit, extract, align, publish.
+
+``run_dataset`` calls the stages in order; the flows call the same stages one task each.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.base import NeedsFit, Prepare
+from features.errors import Reason, RunFailedError, SampleError, StateError, StoreError
+from features.time import Span, seconds_to_ns
+from features.types import Stream, Text
+from pipeline import align as alignment
+from pipeline import keys
+from pipeline.catalog import Catalog, DataSet
+from pipeline.chain import Chain
+from pipeline.content import CACHE_SCHEMA, stream_digests, windowed
+from pipeline.events import SILENT, Events
+from pipeline.execute.engine import Engine, open_engine, resolve_device
+from pipeline.execute.task import run_shard
+from pipeline.execute.work import FeatureWork, SampleWork, ShardReport, ShardWork
+from pipeline.media.source import Source
+from pipeline.media.text import read_text
+from pipeline.plan import COMPUTED, FeaturePlan, Plan, Status, Wanted, make_plan, plan_feature, sample_rows, streamless
+from pipeline.quarantine import Failure, to_table
+from pipeline.report import Counts, RunReport
+from pipeline.scan import Scan, scan
+from pipeline.state import StateRef, needs_fit, save_fitted, weights_digest
+from pipeline.steps import importable
+from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile, Snapshot
+
+TRAINING_SPLIT = "train"
+
+
+class Run:
+    """One run, stage by stage. Each stage may be called once, in order; each keeps what the next ones need."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        dataset: str,
+        *,
+        events: Events = SILENT,
+        verify_content: bool = False,
+        from_nothing: bool = False,
+        engine: Literal["serial", "dask"] | None = None,
+    ) -> None:
+        """Prepare a run.
+
+        ``verify_content`` reads every file again instead of trusting size and version. ``from_nothing`` computes and
+        fits everything anew and replaces the old snapshot at the end. ``engine`` overrides the catalog's.
+        """
+        self.catalog, self.events = catalog, events
+        self.dataset: DataSet = catalog.dataset(dataset)
+        self.store = DatasetStore(catalog.store, dataset)
+        self.base: Snapshot | None = self.store.snapshot()
+        self.verify_content, self.from_nothing = verify_content, from_nothing
+        self.engine_kind: Literal["serial", "dask"] = engine or catalog.engine.kind
+        now = datetime.now(UTC)
+        self.report = RunReport(
+            run_id=f"{now:%Y%m%dT%H%M%S}-{uuid4().hex[:8]}",
+            dataset=dataset,
+            started=now.isoformat(timespec="seconds"),
+            base=None if self.base is None else self.base.version,
+        )
+        self.extracted = ShardReport(shard=-1)
+        self.aligned = ShardReport(shard=-1)
+        self._fitted: dict[str, dict[str, Any]] = {}
+        self._alignment: dict[str, FeaturePlan] = {}
+
+    @property
+    def _compared(self) -> Snapshot | None:
+        """The snapshot whose rows may be kept."""
+        return None if self.from_nothing else self.base
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.report.seconds[stage] = self.report.seconds.get(stage, 0.0) + time.perf_counter() - begun
+
+    def scan(self) -> Scan:
+        """List the samples and digest the files that are new or touched."""
+        with self._timed("scan"):
+            self.events.started("scan", None, "samples")
+            self.found = scan(self.dataset)
+            total = len(self.found.samples) + len(self.found.rejected)
+            self.events.finished("scan", f"{total} samples")
+            self.report.notices += self.found.notes
+            streams: list[Stream] = sorted({chain.stream for chain in self.dataset.features.values()})
+            cache = self.store.read_cache(CACHE_SCHEMA)
+            self._digests, cached = stream_digests(
+                self.found.samples, streams, cache, verify=self.verify_content, events=self.events
+            )
+            if not cached.equals(cache):
+                self.store.write_cache(cached)
+        return self.found
+
+    def plan(self) -> Plan:
+        """Compare what is wanted with the last snapshot. Reads no media; features that must be fitted say so."""
+        with self._timed("plan"), importable(self.catalog.folder):
+            wanted = {}
+            for name, chain in self.dataset.features.items():
+                digests = windowed(self._digests[chain.stream], self.found.samples)
+                present = pc.is_valid(self.found.samples[f"{chain.stream}_uri"]).to_numpy(zero_copy_only=False)
+                wanted[name] = Wanted(chain, self._recipe(name, chain), digests, present)
+            self.planned = make_plan(
+                self._compared, self.found.samples, wanted, shard_samples=self.dataset.shard_samples
+            )
+            self.report.reasons = {name: feature.reasons() for name, feature in self.planned.features.items()}
+        return self.planned
+
+    def _recipe(self, name: str, chain: Chain) -> dict[str, Any] | None:
+        weights = weights_digest(chain, self.catalog.folder)
+        if not needs_fit(chain):
+            return keys.recipe(chain, weights=weights)
+        if name not in self._fitted and self._compared is not None:
+            known = self._compared.info["fitted"].get(name)
+            if known is not None and known["recipe"] == self._fit_recipe(chain):
+                self._fitted[name] = known
+        fitted = self._fitted.get(name)
+        return None if fitted is None else keys.recipe(chain, weights=weights, state=bytes.fromhex(fitted["digest"]))
+
+    def _fit_recipe(self, chain: Chain) -> str:
+        return keys.digest_json(keys.recipe(chain)).hex()
+
+    def fit(self) -> None:
+        """Fit what must be fitted, on the training split only, and plan again. Fitted state is kept between nights."""
+        waiting = [name for name, feature in self.planned.features.items() if feature.wanted.recipe is None]
+        if not waiting:
+            return
+        with self._timed("fit"), importable(self.catalog.folder):
+            for name in waiting:
+                self._fit_one(name, self.dataset.features[name])
+        reasons = self.report.reasons
+        self.plan()
+        self.report.reasons |= {name: reasons[name] for name in waiting}
+
+    def _fit_one(self, name: str, chain: Chain) -> None:
+        samples = self.found.samples
+        training = pc.and_(pc.equal(samples["split"], TRAINING_SPLIT), pc.is_valid(samples[f"{chain.stream}_uri"]))
+        rows = np.flatnonzero(training.to_numpy(zero_copy_only=False))
+        if not len(rows):
+            raise StateError(
+                f"datasets.{self.dataset.name}.features.{name}: {chain.extractor.name} is fitted on the training "
+                f"split, but no sample of split {TRAINING_SPLIT!r} has {chain.stream}; cure: name the split in the "
+                "source, or give `splits` a train share"
+            )
+        assert isinstance(chain.extractor, NeedsFit)  # noqa: S101  # narrowed for mypy: needs_fit() has said so
+        stage = f"fit {name}"
+        self.events.started(stage, len(rows), "texts")
+        state = chain.extractor.fit(self._corpus(chain, rows, stage))
+        path, digest = save_fitted(self.store, name, state)
+        self._fitted[name] = {
+            "path": path,
+            "digest": digest.hex(),
+            "recipe": self._fit_recipe(chain),
+            "samples": len(rows),
+            "run_id": self.report.run_id,
+        }
+        self.events.finished(stage)
+
+    def _corpus(self, chain: Chain, rows: npt.NDArray[np.int64], stage: str) -> Iterator[Text]:
+        """The prepared training texts in order of sample id. A text that cannot be read is quarantined by extract."""
+        import torch
+
+        cpu = torch.device("cpu")
+        for row in sample_rows(self.found.samples, rows):
+            self.events.advanced(stage)
+            try:
+                media: list[Any] = [read_text(Source(row["uris"][chain.stream]), span=_span(row))]
+                for step in chain.prepare:
+                    if isinstance(step, Prepare):
+                        media = step.prepare(media, cpu)
+            except SampleError:
+                continue
+            yield from media
+
+    def extract(self) -> None:
+        """Compute every row of the plan, shard by shard."""
+        shards = self.planned.shards_to_write
+        if not shards:
+            return
+        with self._timed("extract"):
+            rows = self.planned.to_compute
+            with self._open_engine(rows) as engine:
+                self.events.started("extract", rows, "rows")
+                for report in engine.map(run_shard, self._shard_work(shards)):
+                    done = sum(report.computed.values()) + len(report.failures)
+                    self.extracted += report
+                    self.events.advanced("extract", done)
+                self.events.finished("extract")
+        self.report.worker_seconds = dict(self.extracted.seconds)
+        self.report.notices += self.extracted.notices
+
+    @contextmanager
+    def _open_engine(self, rows: int) -> Iterator[Engine]:
+        """The engine that the catalog names; nothing is started where no row is to be computed."""
+        kind = self.engine_kind if rows else "serial"
+        with open_engine(kind, self.catalog.engine.workers, self.catalog.folder) as engine:
+            yield engine
+
+    def _shard_work(self, shards: Mapping[int, set[str]]) -> Iterator[ShardWork]:
+        device = resolve_device(self.catalog.engine.device)
+        samples, base_files = self.planned.samples, self.planned.base_files()
+        for shard, rows in _rows_by_shard(samples, shards):
+            roster = _roster(samples, rows)
+            features, wanted = [], np.zeros(len(samples), dtype=bool)
+            for name in sorted(shards[shard]):
+                feature = self.planned.features[name]
+                compute = rows[np.isin(feature.status[rows], COMPUTED)]
+                keep = rows[np.isin(feature.status[rows], (Status.UNCHANGED, Status.RELABEL))]
+                wanted[compute] = True
+                ids = samples["sample_id"].take(pa.array(compute)).to_pylist()
+                features.append(
+                    FeatureWork(
+                        chain=feature.wanted.chain,
+                        recipe=feature.recipe_digest,
+                        state=self._state_ref(name, feature),
+                        compute={
+                            key: feature.wanted.content[row].tobytes() for key, row in zip(ids, compute, strict=True)
+                        },
+                        keep=frozenset(samples["sample_id"].take(pa.array(keep)).to_pylist()),
+                        base=base_files.get((name, shard)),
+                    )
+                )
+            yield ShardWork(
+                store=self.catalog.store,
+                dataset=self.dataset.name,
+                run_id=self.report.run_id,
+                shard=shard,
+                roster=roster,
+                samples=tuple(
+                    SampleWork(sample_id=row["sample_id"], uris=row["uris"], span=_span(row))
+                    for row in sample_rows(samples, np.flatnonzero(wanted))
+                ),
+                features=tuple(features),
+                device=device,
+            )
+
+    def _state_ref(self, name: str, feature: FeaturePlan) -> StateRef | None:
+        recipe = feature.wanted.recipe or {}
+        if recipe.get("state") is None and recipe.get("weights") is None:
+            return None
+        fitted = self._fitted[name]["path"] if recipe.get("state") is not None else ""
+        return StateRef(self.catalog.store, self.dataset.name, str(self.catalog.folder), fitted)
+
+    def _present(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Feature -> which samples have a row after extraction."""
+        ids = self.planned.samples["sample_id"]
+        present = {}
+        for name, feature in self.planned.features.items():
+            has = np.isin(feature.status, (Status.UNCHANGED, Status.RELABEL, *COMPUTED))
+            failed = [failure.sample_id for failure in self.extracted.failures if failure.feature == name]
+            has[pc.is_in(ids, value_set=pa.array(failed, pa.string())).to_numpy()] = False
+            present[name] = has
+        return present
+
+    def align(self) -> None:
+        """Put every modality on the common timeline, for the samples whose rows changed."""
+        if self.dataset.align is None:
+            return
+        with self._timed("align"):
+            self._alignment = plans = self._plan_alignment()
+            aligned = Plan(self._compared, self.planned.samples, plans)
+            shards = aligned.shards_to_write
+            rows = aligned.to_compute
+            if shards:
+                with open_engine("serial", 1, self.catalog.folder) as engine:
+                    self.events.started("align", rows, "rows")
+                    for report in engine.map(alignment.align_shard, self._align_work(aligned, shards)):
+                        self.aligned += report
+                        self.events.advanced("align", sum(report.computed.values()))
+                    self.events.finished("align")
+            self.report.aligned_rows_written = sum(self.aligned.computed.values())
+            self.report.aligned_samples = max((int(plan.wanted.present.sum()) for plan in plans.values()), default=0)
+
+    def _plan_alignment(self) -> dict[str, FeaturePlan]:
+        options = self.dataset.align
+        assert options is not None  # noqa: S101  # narrowed for mypy: align() has checked it
+        present = self._present()
+        inputs = {
+            name: (present[name], feature.wanted.content, feature.recipe_digest)
+            for name, feature in self.planned.features.items()
+        }
+        contents = alignment.contents(inputs)
+        anything = np.logical_or.reduce(list(present.values()))
+        plans = {}
+        for name, feature in self.planned.features.items():
+            recipe = alignment.recipe(options.grid, options.policies.get(name, options.default))
+            wanted = Wanted(feature.wanted.chain, recipe, contents, anything)
+            stored = ALIGNED_PREFIX + name
+            plans[stored] = plan_feature(stored, self._compared, self.planned.samples, wanted)
+        return plans
+
+    def _align_work(self, plan: Plan, shards: Mapping[int, set[str]]) -> Iterator[alignment.AlignWork]:
+        options = self.dataset.align
+        assert options is not None  # noqa: S101  # narrowed for mypy: align() has checked it
+        samples, base_files = plan.samples, plan.base_files()
+        current = {key: file for key, file in base_files.items() if not file.feature.startswith(ALIGNED_PREFIX)}
+        for file in self.extracted.removed:
+            current.pop((file.feature, file.shard))
+        current |= {(file.feature, file.shard): file for file in self.extracted.files}
+        names = tuple(self.planned.features)
+        for shard, rows in _rows_by_shard(samples, shards):
+            compute, keep, contents = {}, {}, {}
+            for stored in sorted(shards[shard]):
+                feature, name = plan.features[stored], stored.removeprefix(ALIGNED_PREFIX)
+                todo = rows[np.isin(feature.status[rows], COMPUTED)]
+                ids = samples["sample_id"].take(pa.array(todo)).to_pylist()
+                contents.update(
+                    {key: feature.wanted.content[row].tobytes() for key, row in zip(ids, todo, strict=True)}
+                )
+                compute[name] = frozenset(ids)
+                kept = rows[np.isin(feature.status[rows], (Status.UNCHANGED, Status.RELABEL))]
+                keep[name] = frozenset(samples["sample_id"].take(pa.array(kept)).to_pylist())
+            yield alignment.AlignWork(
+                store=self.catalog.store,
+                dataset=self.dataset.name,
+                run_id=self.report.run_id,
+                shard=shard,
+                roster=_roster(samples, rows),
+                spans={row["sample_id"]: _span(row) for row in sample_rows(samples, rows)},
+                inputs={name: current.get((name, shard)) for name in names},
+                dims={name: self.dataset.features[name].extractor.dim for name in names},
+                step_ns=seconds_to_ns(options.grid),
+                policies={name: options.policies.get(name, options.default) for name in names},
+                recipes={name: plan.features[ALIGNED_PREFIX + name].recipe_digest for name in compute},
+                contents=contents,
+                compute=compute,
+                keep=keep,
+                base={name: base_files.get((ALIGNED_PREFIX + name, shard)) for name in compute},
+            )
+
+    def publish(self) -> RunReport:
+        """Check the counts and commit everything at once; nothing is published when nothing changed."""
+        with self._timed("publish"):
+            failures = self._failures()
+            self._count(failures)
+            self._gate()
+            adds = [*self.extracted.files, *self.aligned.files]
+            removes = self._removes()
+            if self._anything_changed(adds, removes, failures):
+                self.report.snapshot = self._commit(adds, removes, failures)
+                self.report.published = True
+            else:
+                self.report.snapshot = self.report.base
+        document = json.dumps(self.report.as_json(), indent=1).encode()
+        self.store.write_bytes(f"_runs/{self.report.run_id}/report.json", document)
+        return self.report
+
+    def _failures(self) -> list[Failure]:
+        """Everything in quarantine after this run: new failures, old ones that still stand, and rejected samples."""
+        run_id = self.report.run_id
+        failures = [*self.extracted.failures, *self.aligned.failures]
+        failures += [
+            Failure(
+                sample_id=rejected.sample_id,
+                feature="",
+                stage="scan",
+                reason=rejected.reason.value,
+                message=rejected.message,
+                run_id=run_id,
+            )
+            for rejected in self.found.rejected
+        ]
+        failures += [
+            Failure(
+                sample_id=row["sample_id"],
+                feature="",
+                stage="plan",
+                reason=Reason.EMPTY.value,
+                message="the sample has none of the streams that the features read",
+                run_id=run_id,
+            )
+            for row in sample_rows(self.planned.samples, np.flatnonzero(streamless(self.planned)))
+        ]
+        if self._compared is not None:
+            standing = {
+                (sample_id, name)
+                for name, feature in {**self.planned.features, **self._alignment}.items()
+                for sample_id in self._ids(feature.status == Status.QUARANTINED)
+            }
+            failures += [
+                Failure(**row)
+                for row in self._compared.quarantine.to_pylist()
+                if (row["sample_id"], row["feature"]) in standing
+            ]
+        return failures
+
+    def _ids(self, where: npt.NDArray[np.bool_]) -> list[str]:
+        ids: list[str] = self.planned.samples["sample_id"].filter(pa.array(where)).to_pylist()
+        return ids
+
+    def _count(self, failures: list[Failure]) -> None:
+        failed = Counter(failure.feature for failure in failures)
+        for name, feature in self.planned.features.items():
+            counts = Counts(
+                samples_in=int(feature.wanted.present.sum()),
+                done=self.extracted.computed.get(name, 0),
+                unchanged=feature.count(Status.UNCHANGED, Status.RELABEL),
+                quarantined=failed[name],
+                removed=feature.removed,
+            )
+            counts.check(f"{self.dataset.name}.{name}")
+            self.report.features[name] = counts
+        rejected = len(self.found.rejected)
+        quarantined = {failure.sample_id for failure in failures if failure.stage != "scan"}
+        busy = np.zeros(len(self.planned.samples), dtype=bool)
+        for feature in self.planned.features.values():
+            busy |= np.isin(feature.status, COMPUTED)
+        bad = pc.is_in(
+            self.planned.samples["sample_id"], value_set=pa.array(sorted(quarantined), pa.string())
+        ).to_numpy()
+        self.report.samples = Counts(
+            samples_in=len(self.planned.samples) + rejected,
+            done=int((busy & ~bad).sum()),
+            unchanged=int((~busy & ~bad).sum()),
+            quarantined=int(bad.sum()) + rejected,
+            removed=self._removed_samples(),
+        )
+        self.report.samples.check(self.dataset.name)
+        self.report.quarantine_by_reason = dict(Counter(failure.reason for failure in failures).most_common())
+
+    def _removed_samples(self) -> int:
+        if self._compared is None:
+            return 0
+        before = self._compared.samples["sample_id"]
+        return int(
+            pc.invert(pc.is_in(before, value_set=self.found.samples["sample_id"].combine_chunks())).to_numpy().sum()
+        )
+
+    def _gate(self) -> None:
+        """Refuse to publish a run in which too much failed."""
+        samples = self.report.samples
+        if samples is not None and samples.samples_in:
+            share = samples.quarantined / samples.samples_in
+            if share > self.dataset.max_failed:
+                reasons = ", ".join(f"{count} {reason}" for reason, count in self.report.quarantine_by_reason.items())
+                raise RunFailedError(
+                    f"datasets.{self.dataset.name}: {samples.quarantined} of {samples.samples_in} samples failed "
+                    f"({share:.0%}; {reasons}); allowed: max_failed {self.dataset.max_failed:.0%}; nothing was "
+                    f"published. First: {self._first_failure()}; cure: mend the files, or raise max_failed"
+                )
+        for name, counts in self.report.features.items():
+            had_rows = self._compared is not None and name in self._compared.features
+            if had_rows and counts.samples_in and not counts.done + counts.unchanged:
+                raise RunFailedError(
+                    f"datasets.{self.dataset.name}.features.{name}: had rows in snapshot {self.report.base} and would "
+                    f"come out empty ({counts.quarantined} of {counts.samples_in} failed); nothing was published. "
+                    f"First: {self._first_failure(name)}"
+                )
+
+    def _first_failure(self, feature: str | None = None) -> str:
+        for failure in self._failures():
+            if feature is None or failure.feature == feature:
+                return f"{failure.sample_id}: {failure.reason}: {failure.message}"
+        return "none"
+
+    def _removes(self) -> list[ShardFile]:
+        if self.base is None:
+            return []
+        if self.from_nothing:
+            return list(self.base.files)
+        names = set(self.planned.features)
+        if self.dataset.align is not None:
+            names |= {ALIGNED_PREFIX + name for name in self.planned.features}
+        gone = [file for file in self.base.files if file.feature not in names]
+        return [*self.extracted.removed, *self.aligned.removed, *gone]
+
+    def _anything_changed(self, adds: list[ShardFile], removes: list[ShardFile], failures: list[Failure]) -> bool:
+        if adds or removes or self.base is None or self.from_nothing:
+            return True
+        columns = ["sample_id", "feature", "stage", "reason", "message", "content", "recipe"]
+        if not to_table(failures).select(columns).equals(self.base.quarantine.select(columns)):
+            return True
+        kept = [name for name in self.planned.samples.column_names if not name.endswith(("_size", "_version"))]
+        return not self.planned.samples.select(kept).equals(self.base.samples.select(kept))
+
+    def _commit(self, adds: list[ShardFile], removes: list[ShardFile], failures: list[Failure]) -> int:
+        recipes = {
+            name: {feature.recipe_digest.hex(): feature.wanted.recipe}
+            for name, feature in {**self.planned.features, **self._alignment}.items()
+        }
+        failures = [replace(failure, run_id=failure.run_id or self.report.run_id) for failure in failures]
+        info = {
+            "run_id": self.report.run_id,
+            "created": self.report.started,
+            "samples": self.store.write_table("samples", self.planned.samples),
+            "quarantine": self.store.write_table("quarantine", to_table(failures)),
+            "recipes": recipes,
+            "fitted": self._fitted,
+            "dims": {name: chain.extractor.dim for name, chain in self.dataset.features.items()},
+            "grid": None if self.dataset.align is None else self.dataset.align.grid,
+        }
+        return self.store.commit(run_id=self.report.run_id, base=self.base, adds=adds, removes=removes, info=info)
+
+
+def run_dataset(
+    catalog: Catalog,
+    dataset: str,
+    *,
+    events: Events = SILENT,
+    verify_content: bool = False,
+    from_nothing: bool = False,
+    engine: Literal["serial", "dask"] | None = None,
+) -> RunReport:
+    """Bring one data set up to date: scan, plan, fit, extract, align, publish. Options as for ``Run``."""
+    run = Run(catalog, dataset, events=events, verify_content=verify_content, from_nothing=from_nothing, engine=engine)
+    run.scan()
+    run.plan()
+    run.fit()
+    run.extract()
+    run.align()
+    return run.publish()
+
+
+def plan_dataset(catalog: Catalog, dataset: str, *, events: Events = SILENT, verify_content: bool = False) -> Run:
+    """The dry run: scan and plan, compute nothing, publish nothing."""
+    run = Run(catalog, dataset, events=events, verify_content=verify_content)
+    run.scan()
+    run.plan()
+    return run
+
+
+def published(catalog: Catalog, dataset: str, version: int | None = None) -> Snapshot:
+    """The snapshot that readers see. Raises ``StoreError`` where nothing was published yet."""
+    store = DatasetStore(catalog.store, catalog.dataset(dataset).name)
+    snapshot = store.snapshot(version)
+    if snapshot is None:
+        raise StoreError(f"{store.url}: nothing is published yet; cure: gristmill run {dataset}")
+    return snapshot
+
+
+def _span(row: Mapping[str, Any]) -> Span | None:
+    return None if row["start_ns"] is None else Span(row["start_ns"], row["end_ns"])
+
+
+def _roster(samples: pa.Table, rows: npt.NDArray[np.int64]) -> dict[str, tuple[str, str | None]]:
+    part = samples.select(["sample_id", "split", "label"]).take(pa.array(rows)).to_pydict()
+    return {
+        key: (split, label) for key, split, label in zip(part["sample_id"], part["split"], part["label"], strict=True)
+    }
+
+
+def _rows_by_shard(samples: pa.Table, shards: Mapping[int, set[str]]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """(shard, positions of its samples) for every shard in ``shards``, also for those that lost all samples."""
+    column = samples["shard"].to_numpy()
+    order = np.argsort(column, kind="stable")
+    ordered = column[order]
+    for shard in shards:
+        first, last = np.searchsorted(ordered, [shard, shard + 1])
+        yield shard, order[first:last]
