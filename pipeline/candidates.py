@@ -44,6 +44,8 @@ def stream_of(name: str) -> Stream | None:
 
 @dataclass(slots=True)
 class Candidate:
+    """What may become a sample. ``window`` in ns; ``group``: the file that it is a window of; ``paths`` below root."""
+
     sample_id: str
     split: str | None = None
     label: str | None = None
@@ -54,6 +56,7 @@ class Candidate:
 
 
 def ambiguous(stream: Stream, paths: Iterable[str]) -> Fault:
+    """The fault of a candidate that has several files of one stream."""
     names = " and ".join(sorted(paths))
     message = f"{names} would both be the {stream} of this sample; cure: keep one, or leave one out by its name"
     return Fault(Reason.AMBIGUOUS, message)
@@ -75,7 +78,7 @@ class RowReader:
         self._streams = tuple(columns.streams)
         self._names = columns.model_dump(exclude_none=True)
         self._stats: dict[str, File | Fault] = {}
-        self._siblings: dict[str, dict[str, list[str]]] = {}
+        self._siblings: dict[str, dict[str, list[tuple[Stream, str]]]] = {}
 
     def parse(self, row: ManifestRow) -> tuple[str | None, Candidate | Fault]:
         """The row's id, where it has one, and its candidate, or what is wrong with the row."""
@@ -171,20 +174,22 @@ class RowReader:
 
     def _beside(self, named: Mapping[Stream, str]) -> dict[Stream, list[str]]:
         result: dict[Stream, list[str]] = {}
-        for stem in dict.fromkeys(posixpath.splitext(path)[0] for path in named.values()):
-            for path in self._same_stem(stem):
-                stream = stream_of(path)
-                if stream is not None and stream not in self._streams:
-                    result.setdefault(stream, []).append(path)
+        for stem in {posixpath.splitext(path)[0] for path in named.values()}:
+            for stream, path in self._same_stem(stem):
+                result.setdefault(stream, []).append(path)
         return result
 
-    def _same_stem(self, stem: str) -> list[str]:
-        folder = posixpath.dirname(stem)
+    def _same_stem(self, stem: str) -> list[tuple[Stream, str]]:
+        """Media files called ``stem`` and an extension, of the streams that have no column."""
+        folder = stem.rpartition("/")[0]
         if folder not in self._siblings:
-            stems: defaultdict[str, list[str]] = defaultdict(list)
+            stems: defaultdict[str, list[tuple[Stream, str]]] = defaultdict(list)
+            prefix = f"{folder}/" if folder else ""
             for name in self._root.names(folder):
-                path = posixpath.join(folder, name)
-                stems[posixpath.splitext(path)[0]].append(path)
+                base, extension = posixpath.splitext(name)
+                stream = STREAM_OF.get(extension.lower())
+                if stream is not None and stream not in self._streams:
+                    stems[prefix + base].append((stream, prefix + name))
             self._siblings[folder] = stems
         return self._siblings[folder].get(stem, [])
 

@@ -20,9 +20,9 @@ from typing import Any
 
 from features.errors import CatalogError
 from features.types import STREAMS, Stream
+from pipeline.candidates import EXTENSIONS, stream_of
 from pipeline.catalog_models import SPLITS
 from pipeline.listing import LocalRoot, Skipped
-from pipeline.scan import EXTENSIONS, stream_of
 
 MANIFESTS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 SPLIT_NAMES = dict(zip(SPLITS, SPLITS, strict=True)) | {
@@ -79,7 +79,7 @@ class Proposal:
             *(f"    {line}" for line in self.source),
             "    features:",
             *(f"      {line}" for line in self.features),
-            f"    align: {{grid: {self.grid:g}, default: mean}}  # one row every {self.grid:g} s, the same for every feature",
+            f"    align: {{grid: {self.grid:g}, default: mean}}  # seconds; the same rows for every feature",
             *(["    train: {methods: [early, late]}  # beside every feature alone"] if self.trainable else []),
             "    max_failed: 0.1  # share of samples that may fail; above it a run publishes nothing",
         ]
@@ -238,8 +238,9 @@ def _scattered(samples: Mapping[str, set[Stream]]) -> list[str]:
     if not apart:
         return []
     return [
-        f"the same name in several folders, other kinds of files: {len(apart)} times ({' and '.join(sorted(apart[0]))}); "
-        "these are different samples; cure: put the files of a sample into one folder, or write a manifest"
+        f"the same name in several folders, with other kinds of files: {len(apart)} times "
+        f"({' and '.join(sorted(apart[0]))}); these are different samples; "
+        "cure: put the files of a sample into one folder, or write a manifest"
     ]
 
 

@@ -11,7 +11,7 @@ from pipeline.catalog_models import SPLITS, Splits
 class HashedSplits:
     """Deals samples to splits by the hash of their name and the seed alone (BLAKE2b, keyed).
 
-    A sample keeps its split when others come or go. When a share grows, samples only move into its split.
+    A sample keeps its split when others come or go; when the share of train grows, no sample leaves train.
     """
 
     def __init__(self, splits: Splits) -> None:

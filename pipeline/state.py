@@ -51,7 +51,7 @@ def save_fitted(store: DatasetStore, feature: str, state: State) -> tuple[str, b
 
 
 @lru_cache(maxsize=32)
-def bind(extractor: Extractor, ref: StateRef | None) -> Extractor:
+def bind(extractor: Any, ref: StateRef | None) -> Extractor:
     """Return the extractor with its state loaded: once in a process, however many shards ask."""
     if ref is None:
         return extractor

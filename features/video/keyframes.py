@@ -41,7 +41,7 @@ class _Selection:
 
     method: Method = "content"
     threshold: float = 3.0
-    min_change: float = 0.05
+    min_change: float = 0.08
     min_gap: float = 0.4
     interval: float = 2.0
     max_keyframes: int | None = None

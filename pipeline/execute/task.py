@@ -18,13 +18,14 @@ import pyarrow.compute as pc
 
 from features.base import Extractor, FeatureSink, FrameRequest, FrameSelector, ImageSink, VideoExtractor
 from features.errors import Reason, SampleError
-from features.types import FeatureSequence, Stream
+from features.types import AudioClip, FeatureSequence, Stream
 from pipeline.execute.work import FeatureWork, SampleWork, ShardReport, ShardWork
-from pipeline.media.audio import AudioCollector, read_audio
+from pipeline.media.audio import read_audio
 from pipeline.media.image import read_image
 from pipeline.media.source import Source
 from pipeline.media.text import read_text
-from pipeline.media.video import AudioChunk, FrameChunk, decode
+from pipeline.media.video import AudioChunk, Event, FrameChunk, Notice, decode
+from pipeline.media.video import Failure as StreamFailure
 from pipeline.quarantine import Failure
 from pipeline.shard import Row, rows_to_table, write_shard
 from pipeline.state import bind
@@ -161,6 +162,15 @@ def _join(rows: list[FeatureSequence], dim: int) -> FeatureSequence:
     )
 
 
+def _join_clips(clips: list[AudioClip]) -> AudioClip:
+    """Consecutive pieces of one track as one clip."""
+    return AudioClip(
+        samples=np.concatenate([clip.samples for clip in clips], axis=1),
+        sample_rate=clips[0].sample_rate,
+        start_ns=clips[0].start_ns,
+    )
+
+
 class _Job:
     """One shard at work."""
 
@@ -208,7 +218,7 @@ class _Job:
             if sample.sample_id in feature.work.compute:
                 wanting.setdefault(feature.work.chain.stream, []).append(feature)
         readers: dict[Stream, Callable[[Source], Any]] = {
-            "audio": lambda source: read_audio(source, span=sample.span),
+            "audio": lambda source: read_audio(source, span=sample.span, note=lambda text: self._note(sample, text)),
             "image": read_image,
             "text": lambda source: read_text(source, span=sample.span),
         }
@@ -237,41 +247,34 @@ class _Job:
         source = Source(sample.uris["video"])
         sinks = {feature.name: feature.open() for feature in video}
         requests = {feature.name: feature.request for feature in video}
-        collector = AudioCollector()
+        clips: list[AudioClip] = []
         try:
             for piece in self._decode(source, sample, requests, audio=bool(audio)):
-                if isinstance(piece, FrameChunk):
-                    self._push(sample, sinks, piece)
-                elif isinstance(piece, AudioChunk):
-                    collector.push(piece.clip)
-                else:
-                    self.report.notices.append(f"{sample.sample_id}: {piece.message}")
+                match piece:
+                    case FrameChunk():
+                        self._push(sample, sinks, piece)
+                    case AudioChunk():
+                        clips.append(piece.clip)
+                    case StreamFailure():
+                        self._fail_all(sample, video if piece.stream == "video" else audio, piece.error)
+                    case Notice():
+                        self._note(sample, piece.message)
         except Exception as error:  # noqa: BLE001  # the failure boundary: any error belongs to the sample
-            missing = error.reason if isinstance(error, SampleError) else None
-            if audio and missing is Reason.NO_AUDIO_TRACK:
-                self._fail_all(sample, audio, error)
-                self._read_container(sample, video, [])
-            elif audio and missing is Reason.NO_VIDEO_TRACK:
-                self._fail_all(sample, video, error)
-                self._read_one(sample, "audio", audio, lambda source: read_audio(source, span=sample.span))
-            else:
-                self._fail_all(sample, video + audio, error)
+            self._fail_all(sample, video + audio, error)
             return
         for feature in video:
             if (sample.sample_id, feature.name) not in self.failed:
                 self._finish_video(sample, feature, sinks[feature.name])
-        if audio:
-            try:
-                clip = collector.finish()
-            except SampleError as error:
-                self._fail_all(sample, audio, error)
-                return
-            for feature in audio:
-                feature.offer(sample.sample_id, [clip])
+        for feature in audio:
+            if (sample.sample_id, feature.name) not in self.failed:
+                feature.offer(sample.sample_id, [_join_clips(clips)])
+
+    def _note(self, sample: SampleWork, message: str) -> None:
+        self.report.notices.append(f"{sample.sample_id}: {message}")
 
     def _decode(
         self, source: Source, sample: SampleWork, requests: Mapping[str, FrameRequest], *, audio: bool
-    ) -> Iterator[Any]:
+    ) -> Iterator[Event]:
         pieces = iter(decode(source, span=sample.span, frames=requests, audio=audio))
         while True:
             with self.clock("decode"):

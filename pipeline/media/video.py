@@ -415,7 +415,7 @@ class _Turn:
 
     @classmethod
     def of(cls, frame: VideoFrame) -> _Turn | None:
-        """Read the frame's matrix (FFmpeg ``display.h``: x' = a x + c y, y' = b x + d y); ``None``: it is another one."""
+        """Read the frame's matrix (FFmpeg ``display.h``: x' = a x + c y, y' = b x + d y); ``None`` for any other."""
         data = cast("SideData | None", frame.side_data.get("DISPLAYMATRIX"))
         if data is None:
             return cls()

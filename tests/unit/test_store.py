@@ -34,7 +34,7 @@ def publish(store: DatasetStore, run_id: str, base: Snapshot | None, *adds: Shar
     return store.commit(run_id=run_id, base=base, adds=adds, removes=removes, info=info(store))
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(tmp_path: Path) -> DatasetStore:
     return DatasetStore(str(tmp_path), "grain")
 

@@ -1,0 +1,149 @@
+"""Pretrained weights on disk: found, fetched once, digested for the key, and read without ever running a pickle."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from blake3 import blake3
+
+from features.base import State, WeightsRef
+from features.errors import StateError
+
+DIGEST_BYTES = 16
+
+_log = logging.getLogger(__name__)
+
+
+def resolve(ref: WeightsRef, base: Path) -> Path:
+    """Return the file that ``ref`` means. ``base`` is the catalog's folder, which "file" paths are relative to.
+
+    Weights that torchvision publishes are looked for in torch's cache (``TORCH_HOME``), and downloaded there once,
+    checked against the digest in their name. Raises ``StateError`` when there is no such file and none can be had.
+    """
+    if ref.kind == "package":
+        return _in_package(ref.locator)
+    if ref.kind == "torchvision":
+        return _from_torchvision(ref.locator)
+    path = base / ref.locator
+    if not path.is_file():
+        raise StateError(f"weights: got {ref.locator!r}, but {path} is no file; cure: put it there or change 'weights'")
+    return path
+
+
+def _in_package(locator: str) -> Path:
+    package, _, inside = locator.partition(":")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not folders:
+        raise StateError(f"weights: package {package!r} of {locator!r} is not installed; cure: install it with pip")
+    path = Path(folders[0]) / inside
+    if not path.is_file():
+        raise StateError(f"weights: package {package!r} has no file {inside!r}; cure: install the version in uv.lock")
+    return path
+
+
+def _from_torchvision(locator: str) -> Path:
+    import torch
+    import torchvision
+
+    model, _, name = locator.partition("/")
+    try:
+        url: str = torchvision.models.get_model_weights(model)[name].url
+    except (KeyError, ValueError) as error:
+        raise StateError(
+            f"weights: torchvision {torchvision.__version__} has no {locator!r}; allowed: MODEL/NAME such as "
+            "'resnet18/IMAGENET1K_V1'"
+        ) from error
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    if not path.is_file():
+        download(url, path)
+    return path
+
+
+def download(url: str, path: Path) -> None:
+    """Fetch ``url`` into ``path``, whole or not at all; SHA-256 must begin with the digits in the name (``-f37072fd.``).
+
+    Raises ``StateError`` when the network fails, the disk refuses, or the digest differs.
+    """
+    import torch
+
+    prefix = torch.hub.HASH_REGEX.search(path.name)
+    cure = f"cure: download it elsewhere and place it at {path}"
+    _log.info("downloading %s to %s", url, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix.group(1) if prefix else None, progress=False)
+    except OSError as error:
+        raise StateError(f"weights: {url} cannot be fetched to {path} ({error}); {cure}") from error
+    except RuntimeError as error:
+        raise StateError(f"weights: {url} is not what was published or was blocked ({error}); {cure}") from error
+
+
+def digest(path: Path) -> bytes:
+    """BLAKE3 digest of a file, 16 bytes."""
+    return blake3().update_mmap(path).digest(length=DIGEST_BYTES)
+
+
+def _text_vectors(path: Path) -> State:
+    from features.text.vectors import parse_vectors
+
+    with path.open(encoding="utf-8") as lines:
+        return parse_vectors(lines)
+
+
+def _safetensors(path: Path) -> State:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise StateError(f"weights: {path} is not a whole safetensors file ({error}); cure: copy it again") from error
+
+
+def _torch(path: Path) -> State:
+    from pickle import UnpicklingError
+
+    import torch
+
+    try:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise StateError(
+            f"weights: {path} holds more than tensors, which only a pickle could run; cure: save model.state_dict(), "
+            "best as .safetensors"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise StateError(f"weights: {path} is damaged or no torch file ({error}); cure: copy it again") from error
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        keys = ", ".join(map(repr, list(found)[:5])) if isinstance(found, dict) else type(found).__name__
+        raise StateError(f"weights: {path} holds {keys}, allowed: names with tensors; cure: save model.state_dict()")
+    return found
+
+
+_READERS: dict[str, Callable[[Path], State]] = {
+    ".pth": _torch,
+    ".pt": _torch,
+    ".safetensors": _safetensors,
+    ".txt": _text_vectors,
+    ".vec": _text_vectors,
+    ".glove": _text_vectors,
+}
+
+
+def load(ref: WeightsRef, base: Path) -> State:
+    """Read the weights that ``ref`` means, by the file's extension.
+
+    ``.pth``, ``.pt`` (tensors only, never a pickle) and ``.safetensors`` give tensors by name; ``.txt``, ``.vec`` and
+    ``.glove`` are word vectors in text. Raises ``StateError`` when the file is missing, damaged or of another kind.
+    """
+    path = resolve(ref, base)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise StateError(f"weights: got {path}, allowed: a file that ends in {', '.join(_READERS)}")
+    return reader(path)

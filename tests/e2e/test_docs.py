@@ -1,0 +1,79 @@
+"""What the documentation shows is run as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipeline.catalog import load_catalog
+from pipeline.run import published, run_dataset
+
+if TYPE_CHECKING:
+    from conftest import World
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+
+def blocks(page: str) -> dict[str, str]:
+    """The fenced blocks of a page that have a title."""
+    found = re.findall(r"```\w+ title=(\S+)\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    return dict(found)
+
+
+def expected(world: World) -> list[tuple[Any, ...]]:
+    table = published(load_catalog(world.catalog), "grain").read("brightness").sort_by("sample_id").to_pylist()
+    return [(row["sample_id"], row["label"], row["length"], row["values"][0]) for row in table]
+
+
+@pytest.mark.parametrize("tool", ["duckdb", "polars", "pandas", "datasets"])
+def test_the_store_is_open_to(tool: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    world.run()
+    names: dict[str, Any] = {"folder": str(world.folder / "store" / "grain"), "cache": str(tmp_path / "cache")}
+    exec(blocks("reading-the-store.md")[tool], names)  # the page's own code
+    assert [tuple(row) for row in names["found"]] == expected(world)
+
+
+def test_an_extractor_of_ones_own(tmp_path: Path, world: World) -> None:
+    found = blocks("adding-an-extractor.md")
+    code = found["loudness.py"]
+    assert len(code.strip().splitlines()) <= 25
+    (tmp_path / "loudness.py").write_text(code)
+    (tmp_path / "data_catalog.yaml").write_text(found["data_catalog.yaml"])
+    import soundfile
+
+    from features.types import AudioClip  # noqa: F401  # the page's class is about audio
+
+    media = tmp_path / "media"
+    media.mkdir(exist_ok=True)
+    import numpy as np
+
+    for i in range(3):
+        soundfile.write(media / f"tone{i}.wav", np.sin(np.arange(8000) / 5) * (i + 1) / 4, 8000)
+    catalog = load_catalog(tmp_path / "data_catalog.yaml")
+    (name,) = catalog.datasets
+    report = run_dataset(catalog, name, engine="serial")
+    (feature,) = catalog.datasets[name].features
+    assert report.features[feature].done == 3
+    before = published(catalog, name).read(feature)["values"].to_pylist()
+    assert before[0] != before[2]
+
+
+def test_help_answers_without_heavy_imports() -> None:
+    code = (
+        "import sys; sys.argv = ['gristmill', '--help']\n"
+        "from flows.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'prefect', 'dask', 'cv2', 'librosa', 'pyarrow', 'av', 'gensim', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "gristmill demo" in done.stdout

@@ -1,0 +1,134 @@
+"""Every broken, odd and hostile file of the collection: decoded, decoded in part with a notice, or refused with a reason."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.base import FrameRequest
+from features.errors import SampleError
+from pipeline.media.audio import read_audio
+from pipeline.media.image import read_image
+from pipeline.media.source import Source
+from pipeline.media.text import read_text
+from pipeline.media.video import AudioChunk, Failure, FrameChunk, Notice, decode
+
+ROOT = Path(__file__).resolve().parents[2].parent / "shared/data/nasty"
+MANIFEST = ROOT / "MANIFEST.tsv"
+
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not MANIFEST.exists(), reason="the collection is not here")]
+
+
+def rows():
+    if not MANIFEST.exists():
+        return []
+    with MANIFEST.open(encoding="utf-8") as file:
+        return [(row["file"], row["expect"]) for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
+
+
+# What the manifest leaves open, as the readers document it.
+DECIDED = {
+    "image/truncated_jpeg.jpg": "corrupt",
+    "image/truncated_image.png": "corrupt",
+    "image/truncated_end_chunk.png": "corrupt",
+    "image/half.jpg": "corrupt",
+    "image/html.jpg": "unsupported_format",
+    "image/svg.svg": "unsupported_format",
+    "image/duplicate_xref_entry.pdf": "unsupported_format",
+    "image/zero.jpg": "empty",
+    "image/bomb_30000x30000_1bit.png": "too_large",
+    "image/claims_60000x60000_no_data.png": "too_large",
+    "image/decompression_bomb.gif": "too_large",
+    "image/decompression_bomb_extents.gif": "decode",
+    "image/truncated_app14.jpg": "decode",
+    "image/bitrot.jpg": "decode",
+    "image/total-pages-zero.tif": "decode",
+    "image/png_decompression_dos.png": "decode",
+    "audio/f32_nan_inf.wav": "non_finite",
+    "audio/no_samples.wav": "empty",
+    "audio/sr1.wav": "decode",
+    "audio/one_sample.wav": "decode",
+    "audio/header_says_more.wav": "partial",
+    "audio/scipy_test-44100Hz-le-1ch-4bytes-early-eof.wav": "partial",
+    "audio/scipy_test-8000Hz-le-3ch-5S-24bit-inconsistent.wav": "corrupt",
+    "audio/text.flac": "unsupported_format",
+    "audio/random.mp3": "unsupported_format",
+    "video/truncated_no_moov.mp4": "corrupt",
+    "video/truncated_faststart.mp4": "partial",
+    "video/bitrot.mp4": "partial",
+    "video/html.mp4": "unsupported_format",
+    "video/jpeg_named.mp4": "unsupported_format",
+    "text/latin1.srt": "bad_encoding",
+    "text/bad_utf8.txt": "bad_encoding",
+    "text/negative.srt": "bad_timestamps",
+    "text/zero_length.srt": "decode",
+    "text/empty.srt": "empty",
+    "text/only_spaces.txt": "empty",
+    "text/no_header.vtt": "corrupt",
+    "text/nul_bytes.txt": "corrupt",
+    "text/null.jsonl": "unsupported_format",
+    "text/formula.csv": "unsupported_format",
+    "text/very_long_line.txt": "decode",
+    "text/two_cues_no_blank.srt": "decode",
+}
+
+
+def outcome(name):
+    """``decode``, ``partial`` (with a notice) or the reason of the refusal; checks whatever comes out."""
+    source = Source(str(ROOT / name))
+    kind = name.split("/")[0]
+    notes: list[str] = []
+    try:
+        if kind in ("image", "meta"):
+            pixels = read_image(source).pixels
+            assert pixels.dtype == np.uint8
+        elif kind == "audio":
+            clip = read_audio(source, note=notes.append)
+            assert np.isfinite(clip.samples).all()
+        elif kind == "text":
+            assert read_text(source).segments
+        else:
+            notes = check_video(source)
+    except SampleError as error:
+        assert str(source.uri) in error.message
+        return error.reason.value
+    return "partial" if notes else "decode"
+
+
+def check_video(source):
+    notes, ends = [], {}
+    requests = {"rgb": FrameRequest(), "luma": FrameRequest(pixel_format="gray", short_side=48, rate=5.0)}
+    for event in decode(source, frames=requests, audio=True):
+        match event:
+            case FrameChunk(key, clip):
+                assert clip.start_ns[0] >= ends.get(key, -(2**62))
+                ends[key] = clip.end_ns[-1]
+            case AudioChunk(clip):
+                assert clip.start_ns == ends.get("audio", clip.start_ns) or abs(clip.start_ns - ends["audio"]) <= 1
+                ends["audio"] = clip.span.end_ns
+            case Notice(message):
+                notes.append(message)
+            case Failure(_, error):
+                assert error.reason.value in ("no_audio_track", "no_video_track", "corrupt")
+                if error.reason.value == "corrupt":
+                    notes.append(error.message)
+    assert ends
+    return notes
+
+
+@pytest.mark.parametrize(("name", "expect"), rows(), ids=[name[:60] for name, _ in rows()])
+def test_file(name, expect):
+    got = outcome(name)
+    if name in DECIDED:
+        assert got == DECIDED[name]
+    elif expect.startswith(("refuse", "empty")):
+        assert got not in ("decode", "partial")
+    elif not expect.startswith("decode-or-refuse"):
+        assert got in ("decode", "partial")
+
+
+def test_the_whole_collection_is_listed():
+    listed = {name for name, _ in rows()}
+    assert set(DECIDED) <= listed
+    assert len(listed) == 152
