@@ -62,6 +62,10 @@ class Step(Protocol):
     stream: ClassVar[Stream]
     numerics: ClassVar[tuple[str, ...]]
 
+    def __hash__(self) -> int:
+        """Equal steps hash alike, as frozen dataclasses do."""
+        ...
+
 
 @runtime_checkable
 class Prepare(Step, Protocol):

@@ -12,6 +12,7 @@ from typing import Any
 EXTRACTORS: dict[str, str] = {
     "audio.mfcc": "features.audio.mfcc:Mfcc",
     "image.cnn": "features.image.cnn:Cnn",
+    "text.pretrained_vectors": "features.text.vectors:PretrainedVectors",
     "text.word2vec": "features.text.vectors:Word2Vec",
     "video.flow": "features.video.flow:Flow",
     "video.keyframes": "features.video.keyframes:KeyframeScores",

@@ -51,7 +51,7 @@ def demo(
     Two files are broken on purpose, to show the quarantine. A second run computes nothing and says so.
     """
     from pipeline.console import drawing
-    from pipeline.demo import write_corpus
+    from pipeline.demo import DATASET, write_corpus
 
     out = cli.console()
     out.print(
@@ -60,9 +60,9 @@ def demo(
     with drawing(cli.console(error=True)) as events:
         corpus = write_corpus(folder, samples=samples, events=events)
     nightly(None, corpus.catalog)
-    cli.quarantine(corpus.dataset, corpus.catalog)
-    cli.train(corpus.dataset, corpus.catalog)
-    out.print(f"\nLook around: gristmill show {corpus.dataset} --catalog {corpus.catalog}", markup=False)
+    cli.quarantine(DATASET, corpus.catalog)
+    cli.train(DATASET, corpus.catalog)
+    out.print(f"\nLook around: gristmill show {DATASET} --catalog {corpus.catalog}", markup=False)
 
 
 def main() -> None:

@@ -49,6 +49,19 @@ class AlignWork:
     keep: Mapping[str, frozenset[str]]
     base: Mapping[str, ShardFile | None]
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the files that come out, as a JSON document; the same work has the same identity in any run."""
+        return {
+            "shard": self.shard,
+            "roster": dict(self.roster),
+            "recipes": {name: recipe.hex() for name, recipe in self.recipes.items()},
+            "contents": {sample_id: content.hex() for sample_id, content in self.contents.items()},
+            "compute": {name: sorted(ids) for name, ids in self.compute.items()},
+            "keep": {name: sorted(ids) for name, ids in self.keep.items()},
+            "base": {name: file and file.path for name, file in self.base.items()},
+        }
+
 
 def recipe(grid: float, policy: Policy) -> dict[str, Any]:
     """What decides an aligned row besides its inputs, in the form of a feature's recipe."""

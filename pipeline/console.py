@@ -140,6 +140,9 @@ def print_report(console: Console, report: RunReport) -> None:
         console.print(Text(f"Quarantine: {reasons}. See: gristmill quarantine {report.dataset}", style="yellow"))
     for notice in report.notices:
         console.print(Text(f"note: {notice}", style="yellow"))
+    if report.resumed:
+        resumed = f"{report.resumed:,} of these rows were computed by an earlier run that did not publish."
+        console.print(Text(resumed, style="green"))
     if report.published:
         computed = f"{report.computed:,} rows computed" if report.computed else "nothing computed"
         console.print(Text(f"Published snapshot {report.snapshot}: {computed}.", style="bold green"))

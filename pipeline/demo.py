@@ -47,6 +47,7 @@ IMAGE_WIDTH, IMAGE_HEIGHT = 256, 192
 SAMPLE_RATE = 16_000
 PAN_MARGIN = 104
 OBSCURED_ONE_IN = 8
+DATASET = "demo"
 MARKER = "demo.json"
 CATALOG = "data_catalog.yaml"
 
@@ -75,6 +76,7 @@ datasets:
     align: {grid: 0.5, default: mean}  # one row every half second, the same rows for every feature
     train: {methods: [early, late], epochs: 60}
     max_failed: 0.1                  # two files are broken on purpose; above a tenth, a run publishes nothing
+    shard_samples: 16                # small shards, so that every core has some
 """
 
 

@@ -102,11 +102,15 @@ def _jsonl(text: str, source: JsonlSource, wanted: list[str]) -> list[ManifestRo
     decoder = json.JSONDecoder(object_pairs_hook=_unique)
     rows: list[ManifestRow] = []
     found: dict[str, None] = {}
-    for line, written in enumerate(text.split("\n"), start=1):
-        if not written.strip():
+    for line, ended in enumerate(text.split("\n"), start=1):
+        written = ended.strip()
+        if not written:
             continue
         try:
             record = decoder.decode(written)
+        except json.JSONDecodeError as error:
+            rows.append(ManifestRow(line, (), f"not JSON: {error.msg} (column {error.colno})"))
+            continue
         except (ValueError, RecursionError) as error:
             rows.append(ManifestRow(line, (), f"not JSON: {error}"))
             continue

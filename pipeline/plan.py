@@ -23,6 +23,8 @@ from pipeline.content import Digests, fixed_binary
 from pipeline.keys import digest_json, explain
 from pipeline.store import ALIGNED_PREFIX, ShardFile, Snapshot
 
+SHARD_BYTES = 64 << 20
+"""A shard is closed before its samples' media exceed this, so that a few long videos do not make one long task."""
 KEY_COLUMNS = ("shard", "sample_id", "split", "label", "content", "recipe")
 
 
@@ -118,7 +120,7 @@ def make_plan(base: Snapshot | None, samples: pa.Table, wanted: Mapping[str, Wan
     """Compare what is wanted with what ``base`` holds.
 
     ``samples`` as ``pipeline.scan`` gives it. Samples keep the shard that they have; new ones are dealt at random (by a
-    digest of their id) into new shards of ``shard_samples``.
+    digest of their id) into new shards of at most ``shard_samples`` and ``SHARD_BYTES``.
     """
     shards = _assign_shards(base, samples, shard_samples)
     samples = samples.append_column(pa.field("shard", pa.int32(), nullable=False), pa.array(shards))
@@ -138,10 +140,27 @@ def _assign_shards(base: Snapshot | None, samples: pa.Table, shard_samples: int)
         following = int(stored.max()) + 1
     fresh = np.flatnonzero(shards < 0)
     ids = samples["sample_id"].take(pa.array(fresh)).to_pylist()
+    sizes = _media_bytes(samples)[fresh].tolist()
     order = sorted(range(len(fresh)), key=lambda i: hashlib.blake2b(ids[i].encode(), digest_size=8).digest())
-    for rank, index in enumerate(order):
-        shards[fresh[index]] = following + rank // shard_samples
+    count = held = 0
+    for index in order:
+        if count and (count == shard_samples or held + sizes[index] > SHARD_BYTES):
+            following, count, held = following + 1, 0, 0
+        shards[fresh[index]] = following
+        count, held = count + 1, held + sizes[index]
     return shards
+
+
+def _media_bytes(samples: pa.Table) -> npt.NDArray[np.int64]:
+    """Bytes of media of each sample; a file that gives two streams counts once."""
+    total = np.zeros(len(samples), dtype=np.int64)
+    for stream in STREAMS:
+        size = pc.fill_null(samples[f"{stream}_size"], 0).to_numpy()
+        if stream == "audio":
+            shared = pc.fill_null(pc.equal(samples["audio_uri"], samples["video_uri"]), False).to_numpy()
+            size = np.where(shared, 0, size)
+        total += size
+    return total
 
 
 def _positions(values: pa.ChunkedArray, among: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -67,6 +67,8 @@ def faults(details: Iterable[ErrorDetails], place_of: Callable[[ErrorDetails], P
         if detail["type"] == "value_error":
             result.append((place, detail["msg"].removeprefix("Value error, ")))
             continue
+        if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
+            continue  # its items are wrong, which is told of each of them
         got[place] = shown(detail["input"])
         wanted.setdefault(place, []).append(_allowed(detail))
     for place, phrases in wanted.items():
@@ -79,6 +81,12 @@ def _allowed(detail: ErrorDetails) -> str:
     match detail["type"]:
         case "string_type":
             return "text"
+        case "int_type" | "int_from_float":
+            return "a whole number"
+        case "float_type":
+            return "a number"
+        case "bool_type":
+            return "true or false"
         case "string_too_short":
             return "text that is not empty"
         case "string_too_long":
@@ -97,7 +105,7 @@ def _allowed(detail: ErrorDetails) -> str:
             near = did_you_mean(str(detail["input"]), [part.strip("'") for part in _words(context["expected"])])
             return f"{context['expected']}{near}"
         case _:
-            return detail["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
+            return detail["msg"].removeprefix("Input should be ")
 
 
 def _words(expected: str) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import pyarrow as pa
+from pydantic import ConfigDict
 
 from pipeline.shard import DIGEST_BYTES
 
@@ -29,6 +31,8 @@ SCHEMA = pa.schema(
 @dataclass(frozen=True, kw_only=True)
 class Failure:
     """One sample that failed in one feature (in all of them where ``feature`` is empty)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
 
     sample_id: str
     feature: str

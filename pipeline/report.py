@@ -40,6 +40,8 @@ class RunReport:
     samples: Counts | None = None
     features: dict[str, Counts] = field(default_factory=dict)
     reasons: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    resumed: int = 0
+    """Rows that an earlier run had computed but not published."""
     aligned_samples: int = 0
     aligned_rows_written: int = 0
     quarantine_by_reason: dict[str, int] = field(default_factory=dict)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -33,6 +34,7 @@ from pipeline.events import SILENT, Events
 from pipeline.execute.engine import Engine, open_engine, resolve_device
 from pipeline.execute.task import run_shard
 from pipeline.execute.work import FeatureWork, SampleWork, ShardReport, ShardWork
+from pipeline.ledger import Ledger, entry_name, recorded
 from pipeline.media.source import Source
 from pipeline.media.text import read_text
 from pipeline.plan import COMPUTED, FeaturePlan, Plan, Status, Wanted, make_plan, plan_feature, sample_rows, streamless
@@ -42,6 +44,8 @@ from pipeline.scan import Scan, scan
 from pipeline.state import StateRef, needs_fit, save_fitted, weights_digest
 from pipeline.steps import importable
 from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile, Snapshot
+
+W = TypeVar("W", ShardWork, alignment.AlignWork)
 
 TRAINING_SPLIT = "train"
 
@@ -79,6 +83,8 @@ class Run:
         )
         self.extracted = ShardReport(shard=-1)
         self.aligned = ShardReport(shard=-1)
+        self._ledger = Ledger(self.store)
+        self._entries: dict[str, bool] = {}
         self._fitted: dict[str, dict[str, Any]] = {}
         self._alignment: dict[str, FeaturePlan] = {}
 
@@ -201,13 +207,42 @@ class Run:
             rows = self.planned.to_compute
             with self._open_engine(rows) as engine:
                 self.events.started("extract", rows, "rows")
-                for report in engine.map(run_shard, self._shard_work(shards)):
-                    done = sum(report.computed.values()) + len(report.failures)
+                for report in self._finished_or_run(engine, run_shard, self._shard_work(shards)):
                     self.extracted += report
-                    self.events.advanced("extract", done)
+                    self.events.advanced("extract", sum(report.computed.values()) + len(report.failures))
                 self.events.finished("extract")
         self.report.worker_seconds = dict(self.extracted.seconds)
         self.report.notices += self.extracted.notices
+
+    def _finished_or_run(
+        self, engine: Engine, function: Callable[[W], ShardReport], work: Iterable[W]
+    ) -> Iterator[ShardReport]:
+        """Reports of all work: what an earlier, unpublished run finished is taken from the ledger, the rest is done."""
+        finished: list[ShardReport] = []
+
+        def todo() -> Iterator[W]:
+            for piece in work:
+                found = self._ledger.find(entry_name(piece))
+                if found is None:
+                    yield piece
+                else:
+                    finished.append(found)
+
+        for report in engine.map(partial(recorded, function), todo()):
+            yield self._enter(report)
+            yield from self._resume(finished)
+        yield from self._resume(finished)
+
+    def _resume(self, finished: list[ShardReport]) -> Iterator[ShardReport]:
+        while finished:
+            report = finished.pop()
+            counted = (rows for name, rows in report.computed.items() if not name.startswith(ALIGNED_PREFIX))
+            self.report.resumed += sum(counted)
+            yield self._enter(report)
+
+    def _enter(self, report: ShardReport) -> ShardReport:
+        self._entries[report.entry] = bool(report.failures)
+        return report
 
     @contextmanager
     def _open_engine(self, rows: int) -> Iterator[Engine]:
@@ -284,7 +319,8 @@ class Run:
             if shards:
                 with open_engine("serial", 1, self.catalog.folder) as engine:
                     self.events.started("align", rows, "rows")
-                    for report in engine.map(alignment.align_shard, self._align_work(aligned, shards)):
+                    work = self._align_work(aligned, shards)
+                    for report in self._finished_or_run(engine, alignment.align_shard, work):
                         self.aligned += report
                         self.events.advanced("align", sum(report.computed.values()))
                     self.events.finished("align")
@@ -353,12 +389,17 @@ class Run:
         with self._timed("publish"):
             failures = self._failures()
             self._count(failures)
-            self._gate()
+            try:
+                self._gate()
+            except RunFailedError:
+                self._ledger.clear(name for name, failed in self._entries.items() if failed)
+                raise
             adds = [*self.extracted.files, *self.aligned.files]
             removes = self._removes()
             if self._anything_changed(adds, removes, failures):
                 self.report.snapshot = self._commit(adds, removes, failures)
                 self.report.published = True
+                self._ledger.clear(self._entries)
             else:
                 self.report.snapshot = self.report.base
         document = json.dumps(self.report.as_json(), indent=1).encode()

@@ -53,8 +53,9 @@ def save_fitted(store: DatasetStore, feature: str, state: State) -> tuple[str, b
 @lru_cache(maxsize=32)
 def bind(extractor: Any, ref: StateRef | None) -> Extractor:
     """Return the extractor with its state loaded: once in a process, however many shards ask."""
+    bound: Extractor = extractor
     if ref is None:
-        return extractor
+        return bound
     if ref.fitted:
         from safetensors.numpy import load
 

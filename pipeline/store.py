@@ -9,6 +9,7 @@ feature rows (the samples, the quarantine, the recipes, the fitted state) is nam
     <store>/<dataset>/feature=aligned.<name>/...           the same samples on the common timeline
     <store>/<dataset>/_tables/{samples,quarantine}-<uuid>.parquet
     <store>/<dataset>/_fitted/<feature>-<digest>.safetensors
+    <store>/<dataset>/_ledger/<work>.json                  finished shards of runs that have not published yet
     <store>/<dataset>/_runs/<run_id>/report.json
     <store>/<dataset>/_cache/content.parquet               digests of files already read
 """
@@ -185,6 +186,22 @@ class DatasetStore:
         fresh = f"_cache/content-{uuid.uuid4().hex}.parquet"
         self._write(fresh, table)
         self.fs.mv(self.path(fresh), self.path("_cache/content.parquet"))
+
+    def has(self, file: ShardFile) -> bool:
+        """Whether a shard file is there and has its size."""
+        try:
+            return int(self.fs.size(self.path(file.path))) == file.size
+        except FileNotFoundError:
+            return False
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a small file if there is none of that name, atomically; say whether it was written."""
+        self.fs.makedirs(posixpath.dirname(self.path(path)), exist_ok=True)
+        try:
+            self.fs.pipe_file(self.path(path), content, mode="create")
+        except FileExistsError:
+            return False
+        return True
 
     def write_bytes(self, path: str, content: bytes) -> None:
         """Write a small file whole."""

@@ -13,8 +13,7 @@ from blake3 import blake3
 
 from features.base import State, WeightsRef
 from features.errors import StateError
-
-DIGEST_BYTES = 16
+from pipeline.shard import DIGEST_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ def _in_package(locator: str) -> Path:
         raise StateError(f"weights: package {package!r} of {locator!r} is not installed; cure: install it with pip")
     path = Path(folders[0]) / inside
     if not path.is_file():
-        raise StateError(f"weights: package {package!r} has no file {inside!r}; cure: install the version in uv.lock")
+        raise StateError(f"weights: package {package!r} has no file {inside!r}; cure: reinstall it")
     return path
 
 
@@ -66,9 +65,10 @@ def _from_torchvision(locator: str) -> Path:
 
 
 def download(url: str, path: Path) -> None:
-    """Fetch ``url`` into ``path``, whole or not at all; SHA-256 must begin with the digits in the name (``-f37072fd.``).
+    """Fetch ``url`` into ``path``, whole or not at all.
 
-    Raises ``StateError`` when the network fails, the disk refuses, or the digest differs.
+    Its SHA-256 must begin with the digits in the name, if there are any (``resnet18-f37072fd.pth``). Raises
+    ``StateError`` when the network fails, the disk refuses, or the digest differs.
     """
     import torch
 
@@ -92,8 +92,12 @@ def digest(path: Path) -> bytes:
 def _text_vectors(path: Path) -> State:
     from features.text.vectors import parse_vectors
 
-    with path.open(encoding="utf-8") as lines:
-        return parse_vectors(lines)
+    try:
+        with path.open(encoding="utf-8") as lines:
+            vectors: State = parse_vectors(lines)
+    except UnicodeDecodeError as error:
+        raise StateError(f"weights: {path} is not UTF-8 ({error}); cure: convert it, or copy it again") from error
+    return vectors
 
 
 def _safetensors(path: Path) -> State:
@@ -115,11 +119,11 @@ def _torch(path: Path) -> State:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise StateError(
-            f"weights: {path} holds more than tensors, which only a pickle could run; cure: save model.state_dict(), "
-            "best as .safetensors"
+            f"weights: {path} is no plain state_dict: reading it would run a pickle, which is never done; "
+            "cure: save model.state_dict(), best as .safetensors"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise StateError(f"weights: {path} is damaged or no torch file ({error}); cure: copy it again") from error
+    except (RuntimeError, EOFError, ValueError, LookupError, AssertionError, OSError) as error:
+        raise StateError(f"weights: {path} is damaged or no torch file ({error!r}); cure: copy it again") from error
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         keys = ", ".join(map(repr, list(found)[:5])) if isinstance(found, dict) else type(found).__name__
         raise StateError(f"weights: {path} holds {keys}, allowed: names with tensors; cure: save model.state_dict()")

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 _AMIN = 1e-10
 """Least mel power; everything below counts as this much (librosa's ``power_to_db``)."""
 
-_RANGE_BELS = 8.0
-"""Range below the loudest mel band of the clip: librosa's ``top_db`` of 80 (ten decibels are a bel)."""
+_RANGE = 1e-8
+"""Least mel power relative to the loudest band of the clip: librosa's ``top_db`` of 80."""
+
+_DECIBELS = 10.0 / math.log(10.0)
+"""Decibels in a neper of power."""
 
 _BANDS_PER_PRODUCT = 32
 """Neighbouring mel bands that share one matrix product: they touch few bins, so the product leaves the zeros out."""
@@ -35,9 +38,7 @@ _GPU_BLOCK = 1 << 26
 """Samples of windowed frames transformed at a time on a GPU."""
 
 
-def mel_bank(
-    sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float
-) -> npt.NDArray[np.float32]:
+def mel_bank(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> npt.NDArray[np.float32]:
     """Triangular mel filters of unit area, float32 ``[n_mels, 1 + n_fft // 2]``: Slaney's Auditory Toolbox (1998).
 
     The same numbers as ``librosa.filters.mel``. A filter narrower than a bin may be all zero; its band then lies at
@@ -83,10 +84,15 @@ def frame_spans(
 
 
 class _Tables(NamedTuple):
-    """What a transform needs on its device. ``cosines`` float32 ``[n_mels, n_mfcc]`` takes bels to decibels too."""
+    """What a transform needs.
+
+    ``window`` and ``mel`` (for each group of bands: its first bin, and weights float32 ``[bins, bands]``) lie on its
+    device. ``cosines`` float32 ``[n_mels, n_mfcc]``, which takes nepers to decibels too, stays on the CPU: logarithm
+    and cosines are a tenth of the work, and so are the same for every device.
+    """
 
     window: torch.Tensor
-    mel: tuple[tuple[slice, slice, torch.Tensor], ...]
+    mel: tuple[tuple[int, torch.Tensor], ...]
     cosines: torch.Tensor
 
 
@@ -120,16 +126,21 @@ class Mfcc:
     channels: Channels = "mean"
 
     def __post_init__(self) -> None:
-        highest = self.sample_rate / 2
+        nyquist = self.sample_rate / 2
         checks: tuple[tuple[str, Any, bool, str], ...] = (
             ("sample_rate", self.sample_rate, self.sample_rate >= 1, ">= 1 Hz"),
             ("n_mels", self.n_mels, self.n_mels >= 1, ">= 1"),
             ("n_mfcc", self.n_mfcc, 1 <= self.n_mfcc <= self.n_mels, f"1 to n_mels ({self.n_mels})"),
             ("n_fft", self.n_fft, self.n_fft >= 2 and self.n_fft % 2 == 0, "an even number >= 2"),
-            ("win_length", self.win_length, 1 <= self._window <= self.n_fft, f"1 to n_fft ({self.n_fft}), or null"),
+            (
+                "win_length",
+                self.win_length,
+                1 <= self.window_length <= self.n_fft,
+                f"1 to n_fft ({self.n_fft}), or null",
+            ),
             ("hop_length", self.hop_length, self.hop_length >= 1, ">= 1"),
-            ("fmin", self.fmin, 0 <= self.fmin < self._top, "from 0 to below fmax"),
-            ("fmax", self.fmax, self._top <= highest, f"at most half the sample rate ({highest:g} Hz), or null"),
+            ("fmin", self.fmin, 0 <= self.fmin < self.highest, "from 0 to below fmax"),
+            ("fmax", self.fmax, self.highest <= nyquist, f"at most half the sample rate ({nyquist:g} Hz), or null"),
             ("channels", self.channels, self.channels in CHANNELS, " or ".join(CHANNELS)),
         )
         for option, got, good, allowed in checks:
@@ -137,11 +148,13 @@ class Mfcc:
                 raise ValueError(f"{self.name}: {option}: got {got!r}, allowed: {allowed}")
 
     @property
-    def _window(self) -> int:
+    def window_length(self) -> int:
+        """Samples of the Hann window."""
         return self.n_fft if self.win_length is None else self.win_length
 
     @property
-    def _top(self) -> float:
+    def highest(self) -> float:
+        """Upper edge of the highest mel band, Hz."""
         return self.sample_rate / 2 if self.fmax is None else self.fmax
 
     @property
@@ -158,18 +171,22 @@ class Mfcc:
         signals = [self._signal(clip) for clip in batch]
         filled = [number for number, signal in enumerate(signals) if len(signal)]
         groups = [[number] for number in filled] if device.type == "cpu" else [filled] if filled else []
-        results: dict[int, FeatureSequence] = {}
+        values = [np.zeros((0, self.dim), dtype=np.float32)] * len(batch)
         for group in groups:
-            rows = self._coefficients([signals[number] for number in group], device)
-            for number, values in zip(group, rows, strict=True):
-                start, end = frame_spans(len(values), self.hop_length, self.sample_rate, batch[number].span)
-                results[number] = FeatureSequence(values=values, start_ns=start, end_ns=end)
-        return [results[number] if number in results else FeatureSequence.empty(self.dim) for number in range(len(batch))]
+            found = self._coefficients([signals[number] for number in group], device)
+            for number, rows in zip(group, found, strict=True):
+                values[number] = rows
+        return [self._timed(rows, clip.span) for rows, clip in zip(values, batch, strict=True)]
+
+    def _timed(self, rows: npt.NDArray[np.float32], span: Span) -> FeatureSequence:
+        start, end = frame_spans(len(rows), self.hop_length, self.sample_rate, span)
+        return FeatureSequence(values=rows, start_ns=start, end_ns=end)
 
     def _signal(self, clip: AudioClip) -> npt.NDArray[np.float32]:
         require_finite(clip)
         single = AudioClip(samples=mono(clip, self.channels)[None, :], sample_rate=clip.sample_rate)
-        return resample(single, self.sample_rate).samples[0]
+        signal: npt.NDArray[np.float32] = resample(single, self.sample_rate).samples[0]
+        return signal
 
     def _coefficients(
         self, signals: Sequence[npt.NDArray[np.float32]], device: torch.device
@@ -186,13 +203,15 @@ class Mfcc:
             packed[begin : begin + len(signal)] = signal
         with torch.inference_mode():
             tables = _tables(self, device)
-            bels = self._mel_bels(torch.from_numpy(packed).to(device), ends[-1], tables)
+            mel = self._mel_power(torch.from_numpy(packed).to(device), ends[-1], tables).cpu()
+            nepers = mel.numpy()
             for clip in clips:
-                torch.maximum(bels[clip], bels[clip].amax() - _RANGE_BELS, out=bels[clip])
-            values = torch.mm(bels, tables.cosines).cpu().numpy()
+                part = nepers[clip]
+                np.log(np.maximum(part, max(_AMIN, _RANGE * float(part.max())), out=part), out=part)
+            values = torch.mm(mel, tables.cosines).numpy()
         return [values[clip] for clip in clips]
 
-    def _mel_bels(self, packed: torch.Tensor, rows: int, tables: _Tables) -> torch.Tensor:
+    def _mel_power(self, packed: torch.Tensor, rows: int, tables: _Tables) -> torch.Tensor:
         import torch
 
         frames = packed.unfold(0, self.n_fft, self.hop_length)[:rows]
@@ -200,29 +219,30 @@ class Mfcc:
         step = max(1, (_CPU_BLOCK if packed.device.type == "cpu" else _GPU_BLOCK) // self.n_fft)
         for begin in range(0, rows, step):
             block = slice(begin, begin + step)
-            parts = torch.view_as_real(torch.fft.rfft(frames[block] * tables.window)).square_()
-            power = parts[..., 0] + parts[..., 1]
-            for bands, bins, weights in tables.mel:
-                torch.mm(power[:, bins], weights, out=mel[block, bands])
-        return mel.clamp_(min=_AMIN).log10_()
+            real, imaginary = torch.view_as_real(torch.fft.rfft(frames[block] * tables.window)).square_().unbind(-1)
+            power = real + imaginary
+            products = [torch.mm(power.narrow(1, first, len(weights)), weights) for first, weights in tables.mel]
+            torch.cat(products, dim=1, out=mel[block])
+        return mel
 
 
 @lru_cache(maxsize=16)
 def _tables(options: Mfcc, device: torch.device) -> _Tables:
     import torch
 
+    length = options.window_length
     window = np.zeros(options.n_fft)
-    left = (options.n_fft - options._window) // 2
-    window[left : left + options._window] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(options._window) / options._window)
-    bank = mel_bank(options.sample_rate, options.n_fft, options.n_mels, options.fmin, options._top)
+    left = (options.n_fft - length) // 2
+    window[left : left + length] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+    bank = mel_bank(options.sample_rate, options.n_fft, options.n_mels, options.fmin, options.highest)
     products = []
-    for first in range(0, options.n_mels, _BANDS_PER_PRODUCT):
-        bands = slice(first, min(first + _BANDS_PER_PRODUCT, options.n_mels))
-        touched = np.flatnonzero(bank[bands].any(axis=0))
-        bins = slice(int(touched[0]), int(touched[-1]) + 1) if len(touched) else slice(0, 1)
-        products.append((bands, bins, torch.from_numpy(bank[bands, bins].T.copy()).to(device)))
+    for band in range(0, options.n_mels, _BANDS_PER_PRODUCT):
+        filters = bank[band : band + _BANDS_PER_PRODUCT]
+        touched = np.flatnonzero(filters.any(axis=0))
+        first, end = (int(touched[0]), int(touched[-1]) + 1) if len(touched) else (0, 1)
+        products.append((first, torch.from_numpy(filters[:, first:end].T.copy()).to(device)))
     return _Tables(
         window=torch.from_numpy(window.astype(np.float32)).to(device),
         mel=tuple(products),
-        cosines=torch.from_numpy(10.0 * cosine_basis(options.n_mfcc, options.n_mels).T).to(device),
+        cosines=torch.from_numpy(_DECIBELS * cosine_basis(options.n_mfcc, options.n_mels).T),
     )

@@ -30,7 +30,8 @@ def mono(clip: AudioClip, channels: Channels = "mean") -> npt.NDArray[np.float32
     if channels not in CHANNELS:
         raise ValueError(f"channels: got {channels!r}, allowed: {' or '.join(CHANNELS)}")
     if channels == "first" or len(clip.samples) == 1:
-        return clip.samples[0]
+        first: npt.NDArray[np.float32] = clip.samples[0]
+        return first
     mixed: npt.NDArray[np.float32] = clip.samples.mean(axis=0, dtype=np.float64).astype(np.float32)
     return mixed
 

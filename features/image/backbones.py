@@ -70,7 +70,7 @@ def check_weights(model: str, weights: str) -> str:
     if weights == "DEFAULT":
         return str(names.DEFAULT.name)
     if weights not in names.__members__:
-        allowed = ", ".join(["DEFAULT", *names.__members__, "file:PATH"])
+        allowed = ", ".join(["DEFAULT", *(member.name for member in names), "file:PATH"])
         raise ValueError(f"image.cnn: weights: got {weights!r} for {model}, allowed: {allowed}")
     return weights
 
@@ -150,12 +150,14 @@ def width(model: str, layer: Layer, num_classes: int, image_size: int) -> int:
 
     Raises ``ValueError`` when the network has no such layer or does not take pictures of ``image_size``.
     """
-    net = _architecture(model, num_classes, image_size)
-    _tap(net, model, layer)
     try:
-        out = net(torch.empty(1, 3, image_size, image_size, device="meta"))
+        net = _architecture(model, num_classes, image_size)
+        picture = torch.empty(1, 3, image_size, image_size, device="meta")
+        net(picture)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(f"image.cnn: image_size: got {image_size}, which {model} does not take: {error}") from error
+    _tap(net, model, layer)
+    out = net(picture)
     return int(out.shape[1])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -193,9 +194,11 @@ class BoundCnn:
         for first in range(0, len(batch), self.options.batch_size):
             images = batch[first : first + self.options.batch_size]
             pixels = torch.from_numpy(model_input(images, self._preset))
+            exact: AbstractContextManager[None] = nullcontext()
             if device.type == "cuda":
                 pixels = pixels.pin_memory()
-            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+                exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+            with torch.inference_mode(), exact:
                 rows = self._network(device)(pixels.to(device, non_blocking=True)).cpu().numpy()
             results += [FeatureSequence.from_rows(rows[k : k + 1], [image.span]) for k, image in enumerate(images)]
         return results

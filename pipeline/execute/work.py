@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from features.time import Span
 from features.types import Stream
@@ -37,6 +38,17 @@ class FeatureWork:
     keep: frozenset[str]
     base: ShardFile | None
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the rows that come out, as a JSON document."""
+        return {
+            "feature": self.chain.name,
+            "recipe": self.recipe.hex(),
+            "compute": {sample_id: content.hex() for sample_id, content in self.compute.items()},
+            "keep": sorted(self.keep),
+            "base": None if self.base is None else self.base.path,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShardWork:
@@ -51,12 +63,23 @@ class ShardWork:
     features: tuple[FeatureWork, ...]
     device: str
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the files that come out, as a JSON document; the same work has the same identity in any run."""
+        return {
+            "shard": self.shard,
+            "roster": dict(self.roster),
+            "features": [feature.identity for feature in self.features],
+        }
+
 
 @dataclass(kw_only=True)
 class ShardReport:
     """What became of a shard. Reports add up with ``+=``."""
 
     shard: int
+    entry: str = ""
+    """The ledger's name for the work."""
     files: list[ShardFile] = field(default_factory=list)
     removed: list[ShardFile] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)

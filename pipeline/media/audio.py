@@ -69,17 +69,24 @@ def read_audio(
     hole that broken packets leave), ``bad_timestamps`` (a gap or overlap of more than half a packet), ``empty`` (no
     samples, or none inside ``span``), ``non_finite`` (NaN or infinite samples) or ``too_large``.
     """
-    head = source.read_head()
-    clip = _read_native(source, span, limits, note) if _is_native(head) else None
+    clip = _read_native(source, span, limits, note)
     if clip is None:
         clip = _read_track(source, span, limits, note)
-    if not (np.isfinite(clip.samples.min()) and np.isfinite(clip.samples.max())):
-        bad = int(clip.samples.size - np.count_nonzero(np.isfinite(clip.samples)))
+    check_finite(source, clip.samples)
+    return clip
+
+
+def check_finite(source: Source, samples: Samples) -> None:
+    """Raise ``SampleError(non_finite)`` when any sample is NaN or infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.vdot(samples, samples)):  # one pass; it may overflow, so a no is looked at again
+            return
+    bad = int(samples.size - np.count_nonzero(np.isfinite(samples)))
+    if bad:
         raise source.error(
             Reason.NON_FINITE,
             f"got {bad} NaN or infinite samples, allowed: finite numbers; cure: export the sound again",
         )
-    return clip
 
 
 def sample_range(start_ns: int, sample_rate: int, count: int, span: Span) -> tuple[int, int]:
@@ -100,13 +107,15 @@ def _is_native(head: bytes) -> bool:
 
 
 def _read_native(source: Source, span: Span | None, limits: Limits, note: Note) -> AudioClip | None:
-    """Read with libsndfile; ``None`` when the file is not one of its formats after all."""
-    import soundfile
-
+    """Read with libsndfile; ``None`` when the file is not one of its formats."""
     with source.open() as stream:
+        if not _is_native(stream.read(4)):
+            return None
+        import soundfile
+
         missing = _riff_missing_bytes(source, stream)
         try:
-            opened = soundfile.SoundFile(stream)
+            opened = soundfile.SoundFile(stream if source.local_path is None else source.local_path)
         except soundfile.LibsndfileError:
             return None
         with opened as file:
@@ -130,7 +139,7 @@ def _read_soundfile(source: Source, file: SoundFile, span: Span | None, limits: 
         raise _nothing(source, span, whole if declared else None)
     _check_length(source, stop - first, rate, limits)
     if file.format == "MP3":  # libsndfile seeks in MP3 after each read and lands hundreds of samples off: read once
-        samples = _read_blocks(file, stop)[:, first:]
+        samples = np.ascontiguousarray(_read_blocks(file, stop)[:, first:])
     else:
         file.seek(first)
         samples = _read_blocks(file, stop - first)
@@ -238,7 +247,7 @@ class AudioTrack:
         self._start_ns = 0
         self._count = 0
         self._deviation_ns = 0
-        self._suspect = False
+        self._suspect_ns: int | None = None
         self._kept = 0
         self._kept_from = 0
         self._largest = 0
@@ -269,6 +278,8 @@ class AudioTrack:
             declared = Fraction(frame.duration or 0) * self._time_base * frame.sample_rate
             exact = self._time_base * frame.sample_rate <= 1
             self._join(frame, stop=round(declared) if exact and 0 < declared < frame.samples else None)
+        if self._suspect_ns is not None and abs(self._suspect_ns) > _MAX_DRIFT_NS and not self.done:
+            raise self._gap(self._start_ns + samples_to_ns(self._count, self._rate), self._suspect_ns)
         if self._pieces:
             yield self._clip()
         if self.first_ns is None:
@@ -336,22 +347,26 @@ class AudioTrack:
         tick_ns = ticks_to_ns(1, self._time_base)
         jump_ns = deviation_ns - self._deviation_ns
         if abs(jump_ns) > half_ns + tick_ns or abs(deviation_ns) > _MAX_DRIFT_NS + tick_ns:
-            if not self._suspect:  # Ogg Vorbis stamps single packets wrongly at page ends: only what stays is a gap
-                self._suspect = True
+            # Ogg Vorbis stamps single packets wrongly at page ends: only what stays is a gap.
+            if self._suspect_ns is None:
+                self._suspect_ns = deviation_ns
                 return
-            where = f"at {time_ns / NS_PER_SECOND:.3f} s"
-            if self._broken:
-                raise self._source.error(
-                    Reason.CORRUPT,
-                    f"{where}: {self._broken} sound packets before it cannot be decoded; cure: copy it again",
-                )
-            raise self._source.error(
-                Reason.BAD_TIMESTAMPS,
-                f"{where}: sound packets are {deviation_ns / 1e6:+.1f} ms off the samples before them, allowed: half a "
-                f"packet, {_MAX_DRIFT_NS / 1e6:g} ms in all; cure: convert it, filling gaps (ffmpeg -af aresample)",
-            )
+            raise self._gap(time_ns, deviation_ns)
         self._deviation_ns = deviation_ns
-        self._suspect = False
+        self._suspect_ns = None
+
+    def _gap(self, time_ns: int, deviation_ns: int) -> SampleError:
+        where = f"at {_seconds(time_ns)}"
+        if self._broken:
+            return self._source.error(
+                Reason.CORRUPT,
+                f"{where}: {self._broken} sound packets before it cannot be decoded; cure: copy it again",
+            )
+        return self._source.error(
+            Reason.BAD_TIMESTAMPS,
+            f"{where}: sound packets are {deviation_ns / 1e6:+.1f} ms off the samples before them, allowed: half a "
+            f"packet, {_MAX_DRIFT_NS / 1e6:g} ms in all; cure: convert it, filling gaps (ffmpeg -af aresample)",
+        )
 
 
 def _to_float(frame: AudioFrame) -> Samples:

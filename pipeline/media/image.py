@@ -12,6 +12,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -46,7 +47,7 @@ _DECODE_ERRORS = (
     AttributeError,
     RuntimeError,
 )
-_header_lock = threading.Lock()
+_warnings_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -161,21 +162,35 @@ def _cut(source: Source, what: str) -> Exception:
 def _decode_general(source: Source, data: bytes, limits: Limits) -> Pixels:
     import PIL.Image
 
-    with _header_lock, warnings.catch_warnings():  # warnings are process-wide: one header at a time
-        warnings.simplefilter("ignore")
+    with _quiet():
         picture = _open(source, data, limits)
-        try:
-            orientation = int(picture.getexif().get(_ORIENTATION, 1))
-        except _DECODE_ERRORS:
-            orientation = 1  # an EXIF block that cannot be read says nothing
-    with picture:
+    # TIFF tags are read, and complained of, as they are used.
+    with picture, _quiet() if picture.format == "TIFF" else nullcontext():
         try:
             pixels = _deep(source, data) if _is_deep(picture, data) else _shallow(picture)
         except PIL.Image.DecompressionBombError as error:
             raise source.error(Reason.TOO_LARGE, f"{error}; cure: scale it") from error
         except _DECODE_ERRORS as error:
             raise _cut(source, f"{picture.format} data that cannot be decoded ({error})") from error
-    return _upright(pixels, orientation)
+        if picture.format == "TIFF":  # both decoders turn it themselves
+            return pixels
+        return _upright(pixels, _orientation(picture))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back Pillow's warnings about metadata. Filters are process-wide, so one thread at a time."""
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _orientation(picture: PIL.Image.Image) -> int:
+    with _quiet():
+        try:
+            return int(picture.getexif().get(_ORIENTATION, 1))
+        except _DECODE_ERRORS:
+            return 1  # an EXIF block that cannot be read says nothing
 
 
 def _open(source: Source, data: bytes, limits: Limits) -> PIL.Image.Image:

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
 
-from features.errors import Reason, SampleError
+from features.errors import Reason
 from features.time import ALWAYS, Span, seconds_to_ns
 from features.types import Text, TextSegment
 from pipeline.media.source import DEFAULT_LIMITS, Limits, Source
@@ -29,7 +29,7 @@ _TIMING = re.compile(rf"\s*{_CLOCK}\s*-->\s*{_CLOCK}(?:\s.*)?$")
 _STAMP = re.compile(rf"<{_CLOCK}>")
 _TAG = re.compile(r"</?(?:b|i|u|s|c|v|font|lang|ruby|rt)(?:[\s.=][^<>]*)?/?>", re.IGNORECASE)
 _OVERRIDE = re.compile(r"\{\\[^{}]*\}|\{/?[biu]\}", re.IGNORECASE)
-_MAX_SECONDS = Decimal(10) ** 9
+_MAX_EXPONENT = 9  # of seconds: beyond thirty years nothing is meant
 
 
 def read_text(source: Source, *, span: Span | None = None, limits: Limits = DEFAULT_LIMITS) -> Text:
@@ -252,15 +252,15 @@ def _timed_item(source: Source, where: str, item: Any) -> TextSegment:
 
 
 def _json_ns(source: Source, where: str, found: Any) -> int:
-    problem: SampleError = source.error(Reason.BAD_TIMESTAMPS, f"{where}: got {str(found)[:40]!r}, allowed: seconds")
+    problem = source.error(Reason.BAD_TIMESTAMPS, f"{where}: got {str(found)[:40]!r}, allowed: seconds")
     if isinstance(found, bool) or not isinstance(found, (int, str, Decimal)):
         raise problem
     try:
         seconds = Decimal(found)
     except InvalidOperation as error:
         raise problem from error
-    if not seconds.is_finite() or abs(seconds) > _MAX_SECONDS or seconds.adjusted() < -30:
-        if seconds != 0:
-            raise problem
-        seconds = Decimal(0)
+    if seconds == 0:
+        return 0
+    if not seconds.is_finite() or not -30 <= seconds.adjusted() <= _MAX_EXPONENT:
+        raise problem
     return seconds_to_ns(Fraction(seconds))

@@ -14,7 +14,7 @@ from features.base import FrameRequest
 from features.errors import Reason, SampleError
 from features.time import NS_PER_SECOND, Span, round_ns, ticks_to_ns
 from features.types import AudioClip, Stream, VideoClip
-from pipeline.media.audio import AudioTrack, read_audio, track_span
+from pipeline.media.audio import AudioTrack, check_finite, read_audio, track_span
 from pipeline.media.container import Demuxer, choose, clock_offset_ns, open_container, pyav
 from pipeline.media.source import DEFAULT_LIMITS, Limits, Source
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
-_CHUNK_BYTES = 64 << 20
+_CHUNK_BYTES = 4 << 20  # larger buffers cost more in page faults than in calls
 _STEPS_BACK_NS = (0, 2 * NS_PER_SECOND, 20 * NS_PER_SECOND)
 
 
@@ -82,8 +82,8 @@ def decode(
     times are on the file's clock (``container.clock_offset_ns``). Frames come upright (display matrix applied), in
     display order; pixels are square as coded (the sample aspect ratio is not applied), fields are not separated.
 
-    Each request gets its frames in chunks of at most ``chunk`` frames and 64 MiB, so memory does not grow with the
-    length. ``short_side`` scales down by area, never up; the longer side is rounded to the nearest even number.
+    Each request gets its frames in chunks of at most ``chunk`` frames and 4 MiB (or one frame), so memory does not
+    grow with the length. ``short_side`` scales down by area, never up; the longer side is rounded to the nearest even number.
     ``rate`` lays a grid of ticks from the first frame and takes the first frame at or after each tick (a frame that
     serves several ticks comes once). Grey and RGB are full range, by the colour matrix that the stream declares
     (BT.601 where it does not). ``threads`` is what one decoder may use.
@@ -159,7 +159,7 @@ def _full_pass(job: _Job, *, audio: bool) -> Iterator[Event]:
         packets = Demuxer(container, tuple(track.stream for track in tracks.values()))
         by_index = {track.stream.index: name for name, track in tracks.items()}
         for packet in packets:
-            name = by_index[packet.stream_index]
+            name = by_index[packet.stream.index]
             if name in tracks:
                 try:
                     yield from tracks[name].push(packet)
@@ -239,11 +239,7 @@ class _SoundTrack:
         yield from (Notice(message) for message in self._track.notes)
 
     def _chunk(self, clip: AudioClip) -> AudioChunk:
-        if not np.isfinite(clip.samples).all():
-            raise self._source.error(
-                Reason.NON_FINITE,
-                f"got NaN or infinite samples in {clip.span}, allowed: finite numbers; cure: export it again",
-            )
+        check_finite(self._source, clip.samples)
         return AudioChunk(clip)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -185,3 +186,57 @@ def test_two_runs_at_once_publish_one(world: World) -> None:
     with pytest.raises(StoreError, match="another run published snapshot"):
         second.publish()
     assert len(rows(world, "brightness")) == 12
+
+
+def test_a_run_that_dies_before_publishing_is_resumed(world: World) -> None:
+    killed = Run(load_catalog(world.catalog), "grain")
+    killed.scan()
+    killed.plan()
+    killed.fit()
+    killed.extract()
+    files = {file.path for file in killed.extracted.files}
+    report = world.run()
+    assert report.resumed == report.computed == 24
+    snapshot = published(load_catalog(world.catalog), "grain")
+    assert {file.path for file in snapshot.files if not file.feature.startswith("aligned")} == files
+    assert world.run().resumed == 0
+    assert rows_equal_a_rebuild(world)
+
+
+def test_what_a_dead_run_computed_is_not_used_for_other_work(world: World) -> None:
+    killed = Run(load_catalog(world.catalog), "grain")
+    killed.scan()
+    killed.plan()
+    killed.fit()
+    killed.extract()
+    world.edit(world.catalog, ':Brightness"', ':Brightness", options: {gain: 2.0}')
+    shard_of_all = world.run()
+    assert shard_of_all.resumed == 0
+    assert rows_equal_a_rebuild(world)
+
+
+def test_a_red_run_keeps_its_good_shards_and_tries_the_bad_ones_again(world: World) -> None:
+    world.edit(world.catalog, "max_failed: 0.3", "max_failed: 0.05")
+    (world.media / "day" / "s01.png").write_bytes(b"not an image")
+    with pytest.raises(RunFailedError, match="1 of 12 samples failed"):
+        world.run()
+    world.edit(world.catalog, "max_failed: 0.05", "max_failed: 0.3")
+    report = world.run()
+    assert report.published
+    assert report.features["brightness"].quarantined == 1
+    assert report.computed == 23
+    assert report.resumed == 16, "two of three shards, four samples each, two features"
+
+
+def test_a_damaged_file_of_a_dead_run_is_computed_again(world: World) -> None:
+    killed = Run(load_catalog(world.catalog), "grain")
+    killed.scan()
+    killed.plan()
+    killed.fit()
+    killed.extract()
+    victim = Path(killed.store.path(killed.extracted.files[0].path))
+    victim.write_bytes(victim.read_bytes()[:-1])
+    report = world.run()
+    assert report.published
+    assert 0 < report.resumed < 24
+    assert rows_equal_a_rebuild(world)

@@ -10,8 +10,9 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.types import STREAMS
 from pipeline.keys import digest_json
-from pipeline.plan import COMPUTED, Status, Wanted, make_plan, streamless
+from pipeline.plan import COMPUTED, SHARD_BYTES, Status, Wanted, make_plan, streamless
 from pipeline.quarantine import SCHEMA as QUARANTINE
 from pipeline.shard import ROW_SCHEMA
 
@@ -43,10 +44,16 @@ class Stored:
         return self.rows.select(list(columns))
 
 
-def sample_table(ids: list[str], labels: list[str | None]) -> pa.Table:
-    return pa.table(
-        {"sample_id": pa.array(ids, pa.string()), "split": ["train"] * len(ids), "label": pa.array(labels, pa.string())}
-    )
+def sample_table(ids: list[str], labels: list[str | None], size: int = 1) -> pa.Table:
+    columns: dict[str, Any] = {
+        "sample_id": pa.array(ids, pa.string()),
+        "split": ["train"] * len(ids),
+        "label": pa.array(labels, pa.string()),
+    }
+    for stream in STREAMS:
+        columns[f"{stream}_uri"] = pa.array([f"{i}.mp4" for i in ids], pa.string())
+        columns[f"{stream}_size"] = pa.array([size] * len(ids), pa.int64())
+    return pa.table(columns)
 
 
 def content(number: int) -> bytes:
@@ -159,3 +166,16 @@ def test_new_samples_fill_shards_whatever_their_order(count: int, size: int) -> 
     sizes = np.bincount(list(found.values()))
     assert (sizes[:-1] == size).all()
     assert 1 <= sizes[-1] <= size
+
+
+def test_a_shard_is_closed_before_its_media_grow_too_large() -> None:
+    names = [f"s{i}" for i in range(10)]
+    samples = sample_table(names, [None] * 10, size=SHARD_BYTES // 7)  # three streams' files a sample: two samples fit
+    want = Wanted(
+        chain=None,  # type: ignore[arg-type]
+        recipe=RECIPES[0],
+        content=np.zeros((10, 16), dtype=np.uint8),
+        present=np.ones(10, dtype=bool),
+    )
+    plan = make_plan(None, samples, {"f": want}, shard_samples=64)
+    assert np.bincount(plan.samples["shard"].to_numpy()).tolist() == [2] * 5

@@ -1,0 +1,100 @@
+"""The ledger of finished shards: what a killed or red run has computed is used by the next one.
+
+An entry is named by the digest of the work that it answers (samples, content, recipes, kept rows, base file), so it is
+used by whichever run asks for exactly that work, and by none that asks for anything else. It is written after the files
+that it names, and only where there is none yet: of two runs that finish the same shard, the first one counts. Files
+that no entry and no snapshot names are never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+from pydantic import TypeAdapter
+
+from pipeline.execute.work import ShardReport
+from pipeline.keys import digest_json
+from pipeline.store import DatasetStore
+
+W = TypeVar("W", bound="Work")
+
+FOLDER = "_ledger"
+_ENTRY = TypeAdapter(ShardReport)
+
+
+class Work(Protocol):
+    """Work on one shard that can be entered in the ledger."""
+
+    @property
+    def store(self) -> str:
+        """The store's root."""
+        ...
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        ...
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, as a JSON document."""
+        ...
+
+
+def entry_name(work: Work) -> str:
+    """The ledger's name for a piece of work: the digest of everything in it that decides its result."""
+    return digest_json([type(work).__name__, work.identity]).hex()
+
+
+def recorded(function: Callable[[W], ShardReport], work: W) -> ShardReport:
+    """Do the work and enter it in the ledger. Runs where the work runs, so that it counts even if the driver dies."""
+    report = function(work)
+    report.entry = entry_name(work)
+    return Ledger(DatasetStore(work.store, work.dataset)).record(report)
+
+
+class Ledger:
+    """The finished shards of one data set."""
+
+    def __init__(self, store: DatasetStore) -> None:
+        self._store = store
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        """The entries that there were when this ledger was first asked."""
+        folder = self._store.path(FOLDER)
+        if not self._store.fs.exists(folder):
+            return frozenset()
+        found = self._store.fs.ls(folder, detail=False)
+        return frozenset(str(path).rpartition("/")[2].removesuffix(".json") for path in found)
+
+    def find(self, name: str) -> ShardReport | None:
+        """The report of work that was finished before, where its files are still what they were."""
+        return self._read(name) if name in self._names else None
+
+    def _read(self, name: str) -> ShardReport | None:
+        report = _ENTRY.validate_json(self._store.fs.cat_file(self._path(name)))
+        whole = all(self._store.has(file) for file in report.files)
+        return report if whole else None
+
+    def record(self, report: ShardReport) -> ShardReport:
+        """Enter finished work; return the report that counts (another run's, where it was first)."""
+        content = _ENTRY.dump_json(report)
+        if self._store.create(f"{FOLDER}/{report.entry}.json", content):
+            return report
+        first = self._read(report.entry)
+        if first is not None:
+            return first
+        self._store.write_bytes(f"{FOLDER}/{report.entry}.json", content)
+        return report
+
+    def clear(self, names: Iterable[str]) -> None:
+        """Forget entries: their files are published, or must be computed again."""
+        for name in names:
+            if self._store.fs.exists(self._path(name)):
+                self._store.fs.rm_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return self._store.path(FOLDER, f"{name}.json")

@@ -1,0 +1,186 @@
+"""``audio.denoise``: no gain changes nothing, noise goes, the signal stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.audio.denoise import Denoise
+from features.errors import SampleError
+from features.types import AudioClip
+
+CPU = torch.device("cpu")
+METHODS = ("wiener", "spectral_gate")
+Wave = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def si_sdr(reference: Wave, estimate: Wave) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., 2019)."""
+    target = (estimate @ reference) / (reference @ reference) * reference
+    return float(10 * np.log10((target @ target) / ((estimate - target) @ (estimate - target))))
+
+
+def speech_like(rate: int, seconds: float, seed: int) -> Wave:
+    """Voiced syllables: harmonics of a gliding pitch under a resonance, with pauses between."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(rate * seconds)) / rate
+    phase = 2 * np.pi * np.cumsum(120 + 30 * np.sin(2 * np.pi * 0.7 * t)) / rate
+    voice = sum(np.sin(k * phase) / (1 + ((k * 120 - 700) / 500) ** 2) for k in range(1, 20))
+    syllables = np.clip(np.sin(2 * np.pi * 2.3 * t + rng.uniform(0, 6)), 0, 1)
+    return np.asarray(voice * syllables)
+
+
+def noise(kind: str, n: int, rate: int, seed: int) -> Wave:
+    white = np.random.default_rng(seed).standard_normal(n)
+    hz = np.fft.rfftfreq(n, 1 / rate)
+    shape = {"white": np.ones_like(hz), "pink": 1 / np.sqrt(np.maximum(hz, 20)), "hum": np.exp(-(((hz - 300) / 200) ** 2))}
+    return np.fft.irfft(np.fft.rfft(white) * shape[kind], n)
+
+
+def mixed(clean: Wave, disturbance: Wave, snr_db: float) -> Wave:
+    scale = np.sqrt((clean**2).mean() / (disturbance**2).mean()) * 10 ** (-snr_db / 20)
+    return clean + scale * disturbance
+
+
+def denoised(step: Denoise, wave: Wave, rate: int) -> Wave:
+    (found,) = step.prepare([AudioClip(samples=wave[None].astype(np.float32), sample_rate=rate)], CPU)
+    return found.samples[0].astype(np.float64)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["white", "pink", "hum"])
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+def test_noise_on_a_speech_like_signal_goes_down_by_more_than_three_decibels(method: str, kind: str, rate: int) -> None:
+    clean = speech_like(rate, 3.0, seed=1)
+    noisy = mixed(clean, noise(kind, len(clean), rate, seed=2), 5.0)
+    found = denoised(Denoise(method=method), noisy, rate)
+    assert si_sdr(clean, found) - si_sdr(clean, noisy) > 3.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bursts_of_a_tone_stand_out_of_the_noise(method: str) -> None:
+    t = np.arange(32_000) / 16_000
+    clean = 0.3 * np.sin(2 * np.pi * 1000 * t) * (np.sin(2 * np.pi * 2 * t) > 0)
+    noisy = mixed(clean, noise("white", len(clean), 16_000, seed=3), 0.0)
+    assert si_sdr(clean, denoised(Denoise(method=method), noisy, 16_000)) - si_sdr(clean, noisy) > 8.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_noise_alone_goes_down_towards_the_floor_and_never_below(method: str) -> None:
+    wave = 0.1 * noise("white", 32_000, 16_000, seed=4)
+    found = denoised(Denoise(method=method, gain_floor_db=-20), wave, 16_000)
+    change = 10 * np.log10((found**2).mean() / (wave**2).mean())
+    assert -20.5 < change < -8
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 9000), st.sampled_from([8000, 11_025, 16_000, 48_000]), st.floats(1, 100), st.integers(1, 3),
+    st.sampled_from(METHODS),
+)  # fmt: skip
+def test_a_gain_of_one_gives_the_signal_back(n: int, rate: int, frame_ms: float, channels: int, method: str) -> None:
+    # a floor of almost 0 dB leaves only gains of almost one: analysis and synthesis by themselves
+    samples = np.random.default_rng(n).uniform(-3, 3, (channels, n)).astype(np.float32)
+    step = Denoise(method=method, frame_ms=frame_ms, gain_floor_db=-1e-6)
+    (found,) = step.prepare([AudioClip(samples=samples, sample_rate=rate, start_ns=5)], CPU)
+    assert (found.sample_rate, found.start_ns) == (rate, 5)
+    np.testing.assert_allclose(found.samples, samples, atol=4e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("n", [1, 2, 100, 767, 769])
+def test_clips_shorter_than_a_frame_take_the_same_way(method: str, n: int) -> None:
+    samples = np.random.default_rng(n).standard_normal((2, n)).astype(np.float32)
+    (found,) = Denoise(method=method).prepare([AudioClip(samples=samples, sample_rate=16_000)], CPU)
+    assert found.samples.shape == (2, n)
+    assert np.isfinite(found.samples).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_silence_stays_silence(method: str) -> None:
+    assert not denoised(Denoise(method=method), np.zeros(5000), 16_000).any()
+
+
+def test_no_samples_come_back_as_they_are() -> None:
+    clip = AudioClip(samples=np.zeros((2, 0), np.float32), sample_rate=16_000, start_ns=9)
+    assert Denoise().prepare([clip], CPU) == [clip]
+    assert Denoise().prepare([], CPU) == []
+
+
+def test_values_beyond_full_scale_are_not_clipped() -> None:
+    t = np.arange(16_000) / 16_000
+    wave = 4.0 * np.sin(2 * np.pi * 440 * t) * (np.sin(2 * np.pi * 3 * t) > 0)
+    assert np.abs(denoised(Denoise(), wave, 16_000)).max() > 3.5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_channel_and_each_clip_by_itself(method: str) -> None:
+    step = Denoise(method=method)
+    waves = [noise("pink", n, 16_000, seed=n).astype(np.float32) for n in (9000, 16_000, 300, 12_000)]
+    clips = [AudioClip(samples=wave[None], sample_rate=rate) for wave in waves for rate in (8000, 16_000)]
+    alone = [step.prepare([clip], CPU)[0] for clip in clips]
+    for one, other in zip(step.prepare(clips, CPU), alone, strict=True):
+        np.testing.assert_allclose(one.samples, other.samples, atol=1e-6)
+    stereo = AudioClip(samples=np.stack([waves[0], waves[1][:9000]]), sample_rate=16_000)
+    (both,) = step.prepare([stereo], CPU)
+    for channel in range(2):
+        single = AudioClip(samples=stereo.samples[channel : channel + 1], sample_rate=16_000)
+        np.testing.assert_allclose(both.samples[channel], step.prepare([single], CPU)[0].samples[0], atol=1e-6)
+
+
+def test_the_noise_estimate_is_the_mean_power_of_gaussian_noise() -> None:
+    power = torch.from_numpy(np.random.default_rng(0).exponential(2.5, (20_000, 4)).astype(np.float32))
+    for quantile in (0.1, 0.3, 0.5):
+        np.testing.assert_allclose(Denoise(quantile=quantile)._noise(power).numpy(), 2.5, rtol=0.05)
+
+
+def test_frame_lengths_are_whole_quarters_and_at_least_as_long_as_asked() -> None:
+    assert Denoise().frame_length(16_000) == 768
+    for rate in (4000, 8000, 11_025, 22_050, 44_100, 48_000, 96_000):
+        length = Denoise(frame_ms=32).frame_length(rate)
+        assert length % 4 == 0
+        assert 0.032 * rate <= length <= 1.4 * 0.032 * rate
+
+
+def test_real_speech_in_unseen_noise(real_media: Path) -> None:
+    import soundfile
+
+    gains = []
+    for path in sorted((real_media / "speech/pocketsphinx/librivox").glob("*.wav")):
+        clean, rate = soundfile.read(path)
+        for kind in ("white", "pink", "hum"):
+            noisy = mixed(clean, noise(kind, len(clean), rate, seed=7), 5.0)
+            gains.append(si_sdr(clean, denoised(Denoise(), noisy, rate)) - si_sdr(clean, noisy))
+    assert len(gains) > 5
+    assert np.mean(gains) > 3.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "magic"}, "audio.denoise: method: got 'magic', allowed: wiener or spectral_gate"),
+        ({"frame_ms": 0.5}, "frame_ms: got 0.5, allowed: 1 to 1000 ms"),
+        ({"quantile": 0.0}, "quantile: got 0.0, allowed: between 0 and 1, both excluded"),
+        ({"quantile": float("nan")}, "quantile: got nan, allowed"),
+        ({"gain_floor_db": 0.0}, "gain_floor_db: got 0.0, allowed: from -120 to below 0 dB"),
+        ({"smoothing": 1.0}, "smoothing: got 1.0, allowed: from 0 to below 1"),
+        ({"threshold_db": float("inf")}, "threshold_db: got inf, allowed: a finite number of dB"),
+        ({"gate_frames": 4}, "gate_frames: got 4, allowed: odd, >= 1"),
+        ({"gate_bins": -1}, "gate_bins: got -1, allowed: odd, >= 1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Denoise(**options)
+
+
+def test_non_finite_samples_are_refused() -> None:
+    clip = AudioClip(samples=np.array([[0, np.inf]], np.float32), sample_rate=8000)
+    with pytest.raises(SampleError, match="non_finite: audio: got NaN or infinity"):
+        Denoise().prepare([clip], CPU)
