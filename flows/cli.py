@@ -34,10 +34,11 @@ def nightly(
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from flows.nightly import nightly as flow
+    from flows.observe import drawn_by
     from pipeline.console import drawing
 
-    with drawing(cli.console(error=True)) as events:
-        reports = flow(catalog.resolve(), datasets, events)
+    with drawing(cli.console(error=True)) as events, drawn_by(events):
+        reports = flow(catalog.resolve(), datasets)
     cli.finish_run(reports, strict=strict, as_json=as_json)
 
 

@@ -3,43 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from features.errors import GristmillError, RunFailedError
+from flows.observe import current_events
 from pipeline.catalog import load_catalog
-from pipeline.events import SILENT, Events
 from pipeline.report import RunReport
-from pipeline.run import Run
-
-STAGES = ("scan", "plan", "fit", "extract", "align", "publish")
+from pipeline.run import STAGES, Run
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{stage}")
 def run_stage(run: Run, stage: str) -> None:
-    """One stage of a run: ``scan``, ``plan``, ``fit``, ``extract``, ``align`` or ``publish``."""
+    """One stage of a run, by name."""
     getattr(run, stage)()
 
 
-@flow(name="nightly", flow_run_name="nightly", validate_parameters=False, persist_result=False)
-def nightly(catalog: Path, datasets: list[str] | None = None, events: Events = SILENT) -> list[RunReport]:
+@flow(name="nightly", persist_result=False)
+def nightly(catalog: Path, datasets: list[str] | None = None) -> list[RunReport]:
     """Bring data sets up to date. One that fails does not stop the others; the flow fails at its end."""
-    return _run_all(catalog, datasets, events)
+    return _run_all(catalog, datasets, from_nothing=False)
 
 
-@flow(name="rebuild", flow_run_name="rebuild", validate_parameters=False, persist_result=False)
-def rebuild(catalog: Path, datasets: list[str] | None = None, events: Events = SILENT) -> list[RunReport]:
+@flow(name="rebuild", persist_result=False)
+def rebuild(catalog: Path, datasets: list[str] | None = None) -> list[RunReport]:
     """Compute data sets from nothing beside their old snapshots, and swap at the end."""
-    return _run_all(catalog, datasets, events, from_nothing=True)
+    return _run_all(catalog, datasets, from_nothing=True)
 
 
-def _run_all(catalog: Path, datasets: list[str] | None, events: Events, **options: Any) -> list[RunReport]:
+def _run_all(catalog: Path, datasets: list[str] | None, *, from_nothing: bool) -> list[RunReport]:
     loaded = load_catalog(catalog)
     reports, problems = [], []
     for name in datasets or loaded.datasets:
-        run = Run(loaded, name, events=events, **options)
+        run = Run(loaded, name, events=current_events(), from_nothing=from_nothing)
         try:
             for stage in STAGES:
                 run_stage(run, stage)

@@ -48,6 +48,8 @@ from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile, Snapshot
 W = TypeVar("W", ShardWork, alignment.AlignWork)
 
 TRAINING_SPLIT = "train"
+STAGES = ("scan", "plan", "fit", "extract", "align", "publish")
+"""The methods of ``Run``, in the order in which they are called."""
 
 
 class Run:
@@ -564,12 +566,9 @@ def run_dataset(
 ) -> RunReport:
     """Bring one data set up to date: scan, plan, fit, extract, align, publish. Options as for ``Run``."""
     run = Run(catalog, dataset, events=events, verify_content=verify_content, from_nothing=from_nothing, engine=engine)
-    run.scan()
-    run.plan()
-    run.fit()
-    run.extract()
-    run.align()
-    return run.publish()
+    for stage in STAGES:
+        getattr(run, stage)()
+    return run.report
 
 
 def plan_dataset(catalog: Catalog, dataset: str, *, events: Events = SILENT, verify_content: bool = False) -> Run:

@@ -23,6 +23,9 @@ _OVERLAP = 4
 _WINDOW_SUM = 1.5
 """What they add up to."""
 
+_CLEAN = 1e10
+"""Ratio of a bin's power to the noise's beyond which nothing is gained; where there is no noise at all, it is this."""
+
 _PACK = 1 << 24
 """Samples of overlapping frames held at a time, unless a single clip needs more."""
 
@@ -150,7 +153,7 @@ class Denoise:
         import torch
 
         noise = torch.stack([self._noise(power[:count, row]) for row, count in enumerate(frames)])
-        ratio = power / noise.clamp_(min=torch.finfo(torch.float32).tiny)
+        ratio = (power / noise.clamp_(min=torch.finfo(torch.float32).tiny)).clamp_(max=_CLEAN)
         return self._wiener(ratio) if self.method == "wiener" else self._gate(ratio, frames)
 
     def _noise(self, power: torch.Tensor) -> torch.Tensor:

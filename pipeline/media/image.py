@@ -52,12 +52,12 @@ _warnings_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class _Header:
-    """What the fast path must know. ``plain``: OpenCV decodes it right; ``data_at``: where compressed data begins."""
+    """What is known before decoding. ``plain``: OpenCV decodes it right; ``whole``: the file has its end."""
 
     width: int
     height: int
     plain: bool
-    data_at: int
+    whole: bool
 
 
 def read_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image:
@@ -76,8 +76,10 @@ def read_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image:
     header = _jpeg_header(data) if data[:2] == b"\xff\xd8" else _png_header(data) if data[:8] == _PNG_MAGIC else None
     if header is not None:
         _check_size(source, header.width, header.height, limits)
+        if not header.whole:  # also because OpenCV would allocate what a broken PNG chunk claims
+            raise _cut(source, f"{looks_like(data[:16])} without its end")
         if header.plain:
-            return Image(pixels=_decode_plain(source, data, header))
+            return Image(pixels=_decode_plain(source, data))
     return Image(pixels=_decode_general(source, data, limits))
 
 
@@ -110,7 +112,8 @@ def _jpeg_header(data: bytes) -> _Header | None:
             position += 1
             continue
         if marker == 0xDA:
-            return _Header(size[0], size[1], size[2] in (1, 3), position) if size[2] else None
+            # No end marker can stand inside the scans, but an embedded thumbnail before them has one of its own.
+            return _Header(size[0], size[1], size[2] in (1, 3), data.rfind(_EOI) > position) if size[2] else None
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and position + 10 <= len(data):
             height, width, components = struct.unpack_from(">HHB", data, position + 5)
             size = (width, height, components)
@@ -124,33 +127,26 @@ def _png_header(data: bytes) -> _Header | None:
         return None
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     plain = depth <= 8 and not colour & 4
-    for kind, start in _png_chunks(data):
+    position, kind = 8, b""
+    while position + 12 <= len(data) and kind != b"IEND":
+        kind, start = data[position + 4 : position + 8], position + 8
         if kind in (b"tRNS", b"eXIf") or (
             kind in (b"zTXt", b"tEXt", b"iTXt") and data[start : start + 8] == b"Raw prof"
         ):
             plain = False
-    return _Header(width, height, plain, 33)
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
-    position = 8
-    while position + 8 <= len(data):
-        yield data[position + 4 : position + 8], position + 8
         position += 12 + int.from_bytes(data[position : position + 4], "big")
+    return _Header(width, height, plain, whole=kind == b"IEND" and position <= len(data))
 
 
-def _decode_plain(source: Source, data: bytes, header: _Header) -> Pixels:
+def _decode_plain(source: Source, data: bytes) -> Pixels:
     """Decode with OpenCV, which applies the EXIF orientation of a JPEG; it gives ``None`` for broken data."""
     cv2 = _cv2()
-    jpeg = data[:2] == b"\xff\xd8"
-    if jpeg and data.rfind(_EOI) < header.data_at:
-        raise _cut(source, "JPEG data without its end marker")
     try:
         pixels: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise _cut(source, f"data that cannot be decoded ({error.err})") from error
     if pixels is None:
-        raise _cut(source, f"{'JPEG' if jpeg else 'PNG'} data that cannot be decoded")
+        raise _cut(source, f"{looks_like(data[:16])} that cannot be decoded")
     converted: Pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return converted
 

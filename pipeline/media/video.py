@@ -83,10 +83,10 @@ def decode(
     display order; pixels are square as coded (the sample aspect ratio is not applied), fields are not separated.
 
     Each request gets its frames in chunks of at most ``chunk`` frames and 4 MiB (or one frame), so memory does not
-    grow with the length. ``short_side`` scales down by area, never up; the longer side is rounded to the nearest even number.
-    ``rate`` lays a grid of ticks from the first frame and takes the first frame at or after each tick (a frame that
-    serves several ticks comes once). Grey and RGB are full range, by the colour matrix that the stream declares
-    (BT.601 where it does not). ``threads`` is what one decoder may use.
+    grow with the length. ``short_side`` scales down by area, never up; the longer side is rounded to the nearest
+    even number. ``rate`` lays a grid of ticks from the first frame and takes the first frame at or after each tick (a
+    frame that serves several ticks comes once). Grey and RGB are full range, by the colour matrix that the stream
+    declares (BT.601 where it does not). ``threads`` is what one decoder may use.
 
     With ``span`` the frames whose time ``[start, end)`` overlaps it are returned; the first may begin before it. They
     are the frames that a full pass gives, at the same times. The sound is cut to the sample, as by ``read_audio``.

@@ -179,7 +179,15 @@ def test_a_cut_jpeg_with_a_whole_thumbnail_is_refused(read):
     app = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
     whole = data[:2] + app + data[2:]
     assert read(whole).shape == (90, 90, 3)
-    refused(Reason.CORRUPT, "without its end marker", read, whole[: len(whole) // 2])
+    refused(Reason.CORRUPT, "got a JPEG image without its end", read, whole[: len(whole) // 2])
+
+
+def test_a_png_chunk_that_claims_gigabytes_is_refused_at_once(read):
+    data = bytearray(encoded(RGB, "PNG"))
+    at = data.index(b"IDAT")
+    data[at - 4 : at] = b"\x7f\xff\xff\xff"
+    refused(Reason.CORRUPT, "got a PNG image without its end", read, bytes(data))
+    assert np.array_equal(read(encoded(RGB, "PNG") + b"junk after the end"), RGB)
 
 
 def test_bombs_are_refused_by_their_header(read):

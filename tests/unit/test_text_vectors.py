@@ -1,0 +1,269 @@
+"""Word vectors: fitted the same everywhere, read from files, pooled by segment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.base import Extractor, NeedsFit, NeedsWeights, WeightsRef
+from features.errors import SampleError, StateError
+from features.text.vectors import (
+    PretrainedVectors,
+    Word2Vec,
+    decode_vocabulary,
+    encode_vocabulary,
+    parse_vectors,
+    tokenize_with,
+)
+from features.time import ALWAYS, Span
+from features.types import Text, TextSegment
+
+CPU = torch.device("cpu")
+
+
+def plain(*texts: str) -> list[Text]:
+    return [Text((TextSegment(text),)) for text in texts]
+
+
+TINY = parse_vectors(["a 1 0 0", "b 0 2 0", "c 0 0 4"])
+
+
+def tiny(**options: Any) -> Extractor:
+    return PretrainedVectors(path="tiny.vec", vector_size=3, **options).with_state(TINY)
+
+
+def test_kinds_of_steps() -> None:
+    assert isinstance(Word2Vec(), NeedsFit)
+    assert not isinstance(Word2Vec(), NeedsWeights)
+    pretrained = PretrainedVectors(path="v.txt", vector_size=3)
+    assert isinstance(pretrained, NeedsWeights)
+    assert not isinstance(pretrained, NeedsFit)
+    assert pretrained.weights_ref == WeightsRef(kind="file", locator="v.txt")
+    assert isinstance(tiny(), Extractor)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text", "tokens"),
+    [
+        ("treebank", "Don't stop, now.", ["Do", "n't", "stop", ",", "now", "."]),
+        ("tweet", "@ann #nice :-) don't", ["@ann", "#nice", ":-)", "don't"]),
+        ("regexp", "Don't stop, it’s 3.5_x!", ["Don't", "stop", "it’s", "3", "5", "x"]),
+        ("regexp", "我爱NLP，很 好", ["我", "爱", "NLP", "很", "好"]),
+        ("treebank", "我爱 你", ["我爱", "你"]),
+        ("regexp", "", []),
+    ],
+)
+def test_tokenizers(tokenizer: Any, text: str, tokens: list[str]) -> None:
+    assert tokenize_with(tokenizer)(text) == tokens
+
+
+def test_a_row_is_the_mean_of_the_known_tokens_of_its_segment() -> None:
+    words = Text((TextSegment("a b", Span(0, 5)), TextSegment("nothing", Span(5, 6)), TextSegment("c a c x", Span(8, 9))))
+    timed, untimed, none = tiny()([words, *plain("b b b a"), Text(())], CPU)
+    np.testing.assert_allclose(timed.values, [[0.5, 1, 0], [0, 0, 0], [1 / 3, 0, 8 / 3]], rtol=1e-6)
+    assert timed.valid.tolist() == [True, False, True]
+    assert (timed.start_ns.tolist(), timed.end_ns.tolist()) == ([0, 5, 8], [5, 6, 9])
+    np.testing.assert_allclose(untimed.values, [[0.25, 1.5, 0]], rtol=1e-6)
+    assert Span(int(untimed.start_ns[0]), int(untimed.end_ns[0])) == ALWAYS
+    assert (len(none), none.dim) == (0, 3)
+
+
+def test_empty_batches_and_batches_without_a_known_word() -> None:
+    assert tiny()([], CPU) == []
+    assert [len(found) for found in tiny()([Text(()), Text(())], CPU)] == [0, 0]
+    (found,) = tiny()(plain("nothing here"), CPU)
+    assert not found.valid.any()
+    assert not found.values.any()
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.sampled_from("abcxy "), max_size=12).map(" ".join), max_size=8))
+def test_pooling_agrees_with_a_plain_loop(segments: list[str]) -> None:
+    text = Text(tuple(TextSegment(segment, Span(k, k + 1)) for k, segment in enumerate(segments)))
+    (found,) = tiny()([text], CPU)
+    table = dict(zip("abc", TINY["vectors"], strict=True))
+    for row, ok, segment in zip(found.values, found.valid, segments, strict=True):
+        known = [table[token] for token in segment.split() if token in table]
+        assert ok == bool(known)
+        np.testing.assert_allclose(row, np.mean(known, axis=0) if known else np.zeros(3), rtol=1e-6)
+
+
+def test_segments_that_go_back_in_time_are_refused() -> None:
+    text = Text((TextSegment("a", Span(5, 6)), TextSegment("b", Span(4, 6))))
+    with pytest.raises(SampleError, match=r"bad_timestamps: text: segment 2 of 2 starts before the one ahead of it"):
+        tiny()([text], CPU)
+
+
+CORPUS = plain(*("the cat sat on the mat", "a dog ate the cat food", "dogs and cats are friends") * 5)
+
+
+@pytest.mark.parametrize("architecture", ["skip-gram", "cbow"])
+def test_fitting_gives_a_vector_for_every_frequent_word(architecture: Any) -> None:
+    step = Word2Vec(vector_size=8, min_count=10, epochs=2, architecture=architecture)
+    state = step.fit(CORPUS)
+    assert set(decode_vocabulary(state["vocabulary"])) == {"the", "cat"}
+    assert decode_vocabulary(state["vocabulary"])[0] == "the", "most frequent first"
+    assert state["vectors"].shape == (2, 8)
+    assert state["vectors"].dtype == np.float32
+    (found,) = step.with_state(state)(plain("the cat"), CPU)
+    np.testing.assert_allclose(found.values[0], state["vectors"].mean(axis=0), rtol=1e-5)
+
+
+def test_what_is_learnt_does_not_depend_on_the_process() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'tests/unit'); import hashlib; from test_text_vectors import CORPUS, digest, Word2Vec;"
+        "print(digest(Word2Vec(vector_size=8, epochs=3).fit(CORPUS)))"
+    )
+    digests = set()
+    for seed in ("1", "2"):
+        ran = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        )
+        digests.add(ran.stdout.strip())
+    assert digests == {digest(Word2Vec(vector_size=8, epochs=3).fit(CORPUS))}
+
+
+def digest(state: dict[str, Any]) -> str:
+    return hashlib.sha256(b"".join(state[name].tobytes() for name in sorted(state))).hexdigest()
+
+
+def test_the_seed_and_the_corpus_change_what_is_learnt() -> None:
+    one = Word2Vec(vector_size=8, epochs=1).fit(CORPUS)
+    assert digest(one) != digest(Word2Vec(vector_size=8, epochs=1, seed=1).fit(CORPUS))
+    assert digest(one) != digest(Word2Vec(vector_size=8, epochs=1).fit(CORPUS[1:]))
+
+
+def test_words_used_alike_come_out_alike() -> None:
+    rng = np.random.default_rng(0)
+    topics = (["wheat", "rye", "flour", "mill"], ["bit", "byte", "disk", "core"])
+    corpus = plain(*(" ".join(rng.choice(topics[k % 2], 12)) for k in range(200)))
+    step = Word2Vec(vector_size=16, epochs=10)
+    state = step.fit(corpus)
+    index = {word: row for row, word in enumerate(decode_vocabulary(state["vocabulary"]))}
+    unit = state["vectors"] / np.linalg.norm(state["vectors"], axis=1, keepdims=True)
+    assert unit[index["wheat"]] @ unit[index["rye"]] > unit[index["wheat"]] @ unit[index["byte"]] + 0.3
+
+
+def test_words_of_a_timed_text_are_each_other_s_context() -> None:
+    # a segment a word: were each segment a sentence, no word would have a context, and nothing would be learnt
+    timed = [
+        Text(tuple(TextSegment(word, Span(k, k + 1)) for k, word in enumerate(text.plain.split()))) for text in CORPUS
+    ]
+    step = Word2Vec(vector_size=8, epochs=2)
+    assert digest(step.fit(timed)) == digest(step.fit(CORPUS))
+
+
+def test_a_text_longer_than_gensim_s_limit_is_learnt_to_its_end() -> None:
+    words = ["early"] * 10_000 + ["late", "later"] * 500
+    step = Word2Vec(vector_size=4, epochs=1)
+    long = step.fit(plain(" ".join(words)))
+    split = step.fit(plain(" ".join(words[:10_000]), " ".join(words[10_000:])))
+    assert digest(long) == digest(split)
+
+
+@pytest.mark.parametrize("corpus", [[], [Text(())], plain("", "  ")])
+def test_nothing_to_learn_is_an_error(corpus: list[Text]) -> None:
+    with pytest.raises(StateError, match=r"no word of \d texts \(0 tokens\) occurs min_count \(1\) times; cure: lower"):
+        Word2Vec().fit(corpus)
+    with pytest.raises(StateError, match=r"no word of 1 texts \(2 tokens\) occurs min_count \(5\) times"):
+        Word2Vec(min_count=5).fit(plain("a b"))
+
+
+@pytest.mark.parametrize("step", [Word2Vec(), PretrainedVectors(path="v.vec", vector_size=3)])
+def test_without_state_nothing_is_extracted(step: Any) -> None:
+    with pytest.raises(StateError, match=rf"{step.name}: got a batch of 1 for cpu but .*; cure: with_state\("):
+        step(plain("a"), CPU)
+
+
+def test_bound_extractors_pickle() -> None:
+    again = pickle.loads(pickle.dumps(tiny()))
+    assert (again.name, again.stream, again.dim) == ("text.pretrained_vectors", "text", 3)
+    assert again(plain("a c"), CPU)[0].values.tobytes() == tiny()(plain("a c"), CPU)[0].values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("vectors"), "state has no vectors; cure: fit it"),
+        (lambda state: state.update(vectors=np.zeros((3, 4), np.float32)), r"got float32 \[3, 4\], allowed: .*\[V >= 1, 3\]"),
+        (lambda state: state.update(vectors=np.zeros((3, 3))), r"vectors: got float64 \[3, 3\]"),
+        (lambda state: state.update(vectors=np.zeros((0, 3), np.float32)), r"vectors: got float32 \[0, 3\]"),
+        (lambda state: state.update(vocabulary=np.zeros(3)), r"vocabulary: got float64 \[3\], allowed: uint8"),
+        (lambda state: state.update(vocabulary=encode_vocabulary("ab")), "got 2 words, 2 of them different, allowed: 3"),
+        (lambda state: state.update(vocabulary=encode_vocabulary("aba")), "got 3 words, 2 of them different, allowed: 3"),
+    ],
+)  # fmt: skip
+def test_state_that_does_not_fit_is_refused(change: Callable[[dict[str, Any]], object], message: str) -> None:
+    state = dict(TINY)
+    change(state)
+    with pytest.raises(StateError, match=message):
+        PretrainedVectors(path="v", vector_size=3).with_state(state)
+
+
+def test_state_may_be_tensors_and_read_only() -> None:
+    vectors = TINY["vectors"].copy()
+    vectors.flags.writeable = False
+    step = PretrainedVectors(path="v", vector_size=3)
+    for state in ({**TINY, "vectors": vectors}, {name: torch.from_numpy(array) for name, array in TINY.items()}):
+        assert step.with_state(state)(plain("b"), CPU)[0].values.tolist() == [[0, 2, 0]]
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\n")), min_size=1))
+def test_vocabularies_survive(words: list[str]) -> None:
+    assert decode_vocabulary(encode_vocabulary(words)) == words
+
+
+def test_files_in_text() -> None:
+    glove = parse_vectors(["die 1 2\n", "at name@x 3 4\n", ". 5e-1 -6"])
+    assert decode_vocabulary(glove["vocabulary"]) == ["die", "at name@x", "."]
+    assert glove["vectors"].tolist() == [[1, 2], [3, 4], [0.5, -6]]
+    word2vec = parse_vectors(["2 3\n", "korn 1 2 3 \n", "你\u00a0好 4 5 6 \r\n"])
+    assert decode_vocabulary(word2vec["vocabulary"]) == ["korn", "你\u00a0好"]
+    assert word2vec["vectors"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "the file has no vectors; allowed: GloVe or word2vec text format"),
+        (["2 3", "a 1 2 3"], "line 1 declares 2 words, got 1; cure: fetch the file anew"),
+        (["a 1 2", "b 1"], "line 2: got 2 fields, allowed: a word and 2 numbers"),
+        (["a 1 2", ""], "line 2: got 1 fields, allowed: a word and 2 numbers"),
+        (["alone"], "line 1: got 1 fields, allowed: a word and 1 numbers"),
+        (["a 1 2", "b x 2"], r"line 2: .*; allowed: a word, then 2 numbers"),
+        (["a 1 2", "b nan 2"], "line 2: 'b' has NaN or infinity, allowed: finite numbers"),
+        (["a 1 2", "b 1 2", "a 3 4"], "line 3: 'a' is already on line 1; cure: keep one"),
+    ],
+)
+def test_files_that_are_wrong_are_refused(lines: list[str], message: str) -> None:
+    with pytest.raises(StateError, match=f"word vectors[,:].*{message}"):
+        parse_vectors(lines)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Word2Vec(vector_size=0), "text.word2vec: vector_size: got 0, allowed: >= 1"),
+        (lambda: Word2Vec(negative=0), "negative: got 0, allowed: >= 1"),
+        (lambda: Word2Vec(seed=-1), r"seed: got -1, allowed: 0 to 2\*\*32 - 1"),
+        (lambda: Word2Vec(architecture="glove"), "architecture: got 'glove', allowed: skip-gram, cbow"),
+        (lambda: Word2Vec(tokenizer="spaces"), "tokenizer: got 'spaces', allowed: treebank, tweet, regexp"),
+        (lambda: PretrainedVectors(path="", vector_size=3), "path: got '', allowed: the path of a vectors file"),
+        (lambda: PretrainedVectors(path="x", vector_size=0), "vector_size: got 0, allowed: >= 1"),
+        (lambda: PretrainedVectors(path="x", vector_size=1, tokenizer="x"), "tokenizer: got 'x', allowed"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
