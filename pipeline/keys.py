@@ -12,12 +12,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -124,9 +124,20 @@ def code_digest(module: str) -> bytes:
             continue
         seen[name] = path
         for imported in _imports(path, name, path.stat().st_mtime_ns):
+            if _is_installed(imported.partition(".")[0]):
+                continue
             todo.extend((imported, *_parents(imported)))
     parts = [f"{name}\0{_normalised(path, path.stat().st_mtime_ns)}".encode() for name, path in sorted(seen.items())]
     return digest(*parts)
+
+
+@lru_cache(maxsize=4096)
+def _is_installed(top: str) -> bool:
+    """Whether a top-level module is of the standard library or an installed package."""
+    if top in _OURS:
+        return False
+    path = _origin(top)
+    return top in sys.stdlib_module_names or (path is not None and not _first_party(top, path))
 
 
 def _parents(module: str) -> list[str]:
@@ -135,17 +146,27 @@ def _parents(module: str) -> list[str]:
 
 
 def _origin(module: str) -> Path | None:
-    loaded = sys.modules.get(module)
-    try:
-        spec = loaded.__spec__ if loaded is not None else importlib.util.find_spec(module)
-    except (ModuleNotFoundError, ValueError):
-        return None
+    """The source file of a module, found without importing it or anything else."""
+    spec = _find(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     return Path(spec.origin).resolve()
 
 
+def _find(module: str) -> ModuleSpec | None:
+    if module in sys.modules:
+        return sys.modules[module].__spec__
+    parent, _, _ = module.rpartition(".")
+    if not parent:
+        return PathFinder.find_spec(module)
+    package = _find(parent)
+    if package is None or package.submodule_search_locations is None:
+        return None
+    return PathFinder.find_spec(module, list(package.submodule_search_locations))
+
+
 def _first_party(module: str, path: Path) -> bool:
+    """Whether a module is the project's or the user's own: not of the standard library, not installed."""
     top = module.partition(".")[0]
     return top in _OURS or not any(path.is_relative_to(folder) for folder in _INSTALLED)
 
