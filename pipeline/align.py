@@ -21,9 +21,9 @@ from pipeline.content import Digests
 from pipeline.execute.task import merge, write_file
 from pipeline.execute.work import ShardReport
 from pipeline.keys import code_digest, digest
-from pipeline.quarantine import Failure
-from pipeline.shard import Row, rows_to_table, sequence_at
 from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile
+from pipeline.store.quarantine import Failure
+from pipeline.store.shard import Row, rows_to_table, sequence_at
 
 
 @dataclass(frozen=True, kw_only=True)

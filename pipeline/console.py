@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -163,14 +164,19 @@ def print_plan(console: Console, dataset: str, reasons: Mapping[str, list[tuple[
 
 
 def print_quarantine(console: Console, rows: list[dict[str, Any]]) -> None:
-    """The quarantine as a table."""
-    table = Table(title="Quarantine", title_justify="left", title_style="bold")
-    for column in ("sample", "feature", "stage", "reason", "message"):
-        table.add_column(column, overflow="fold")
+    """The quarantine, a paragraph for each sample and reason: what failed, in which features, and the whole message."""
+    if not rows:
+        console.print(Text("The quarantine is empty.", style="green"))
+        return
+    features: dict[tuple[str, str, str, str], list[str]] = {}
     for row in rows:
-        values = (row["sample_id"], row["feature"] or "(all)", row["stage"], row["reason"], row["message"])
-        table.add_row(*(Text(value) for value in values))
-    console.print(table)
+        what = (row["sample_id"], row["reason"], row["stage"], row["message"])
+        features.setdefault(what, []).append(row["feature"] or "all features")
+    console.print(Text(f"Quarantine: {len({row['sample_id'] for row in rows}):,} samples", style="bold"))
+    for (sample_id, reason, stage, message), names in features.items():
+        head = Text.assemble((sample_id, "bold"), "  ", (reason, "red"), f"  in {stage}: {', '.join(names)}")
+        console.print(head)
+        console.print(Padding(Text(message), (0, 0, 0, 4)))
 
 
 def print_training(console: Console, title: str, results: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from features.types import Stream
 from pipeline.events import SILENT, Events
 from pipeline.keys import digest
 from pipeline.media.source import Source
-from pipeline.shard import DIGEST_BYTES
+from pipeline.store.shard import DIGEST_BYTES
 
 CACHE_SCHEMA = pa.schema(
     [

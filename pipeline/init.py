@@ -20,9 +20,9 @@ from typing import Any
 
 from features.errors import CatalogError
 from features.types import STREAMS, Stream
-from pipeline.candidates import EXTENSIONS, stream_of
-from pipeline.catalog_models import SPLITS
-from pipeline.listing import LocalRoot, Skipped
+from pipeline.catalog.models import SPLITS
+from pipeline.scan.candidates import EXTENSIONS, stream_of
+from pipeline.scan.listing import LocalRoot, Skipped
 
 MANIFESTS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 SPLIT_NAMES = dict(zip(SPLITS, SPLITS, strict=True)) | {

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.chain import Chain
-from pipeline.shard import DIGEST_BYTES
+from pipeline.store.shard import DIGEST_BYTES
 
 _OURS = ("features", "pipeline")
 _INSTALLED = tuple(

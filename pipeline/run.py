@@ -28,22 +28,22 @@ from features.types import Stream, Text
 from pipeline import align as alignment
 from pipeline import keys
 from pipeline.catalog import Catalog, DataSet
+from pipeline.catalog.steps import importable
 from pipeline.chain import Chain
 from pipeline.content import CACHE_SCHEMA, stream_digests, windowed
 from pipeline.events import SILENT, Events
 from pipeline.execute.engine import Engine, open_engine, resolve_device
+from pipeline.execute.ledger import Ledger, entry_name, recorded
 from pipeline.execute.task import run_shard
 from pipeline.execute.work import FeatureWork, SampleWork, ShardReport, ShardWork
-from pipeline.ledger import Ledger, entry_name, recorded
 from pipeline.media.source import Source
 from pipeline.media.text import read_text
 from pipeline.plan import COMPUTED, FeaturePlan, Plan, Status, Wanted, make_plan, plan_feature, sample_rows, streamless
-from pipeline.quarantine import Failure, to_table
 from pipeline.report import Counts, RunReport
 from pipeline.scan import Scan, scan
 from pipeline.state import StateRef, needs_fit, save_fitted, weights_digest
-from pipeline.steps import importable
 from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile, Snapshot
+from pipeline.store.quarantine import Failure, to_table
 
 W = TypeVar("W", ShardWork, alignment.AlignWork)
 

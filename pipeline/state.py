@@ -43,7 +43,7 @@ def save_fitted(store: DatasetStore, feature: str, state: State) -> tuple[str, b
     """Store fitted arrays as safetensors; return the path inside the store and the digest."""
     from safetensors.numpy import save
 
-    content = save({name: array for name, array in sorted(state.items())})
+    content = save(dict(sorted(state.items())))
     digest = keys.digest(content)
     path = f"_fitted/{feature}-{digest.hex()}.safetensors"
     store.write_bytes(path, content)

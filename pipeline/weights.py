@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from features.base import State, WeightsRef
 from features.errors import StateError
-from pipeline.shard import DIGEST_BYTES
+from pipeline.store.shard import DIGEST_BYTES
 
 _log = logging.getLogger(__name__)
 

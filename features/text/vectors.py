@@ -290,10 +290,10 @@ class Word2Vec:
         """Return an extractor that uses what ``fit`` learnt. Raises ``StateError`` when it does not fit."""
         return _BoundWord2Vec(_table(self.name, state, self.vector_size), self.tokenizer)
 
-    def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:  # noqa: ARG002 (unfitted)
+    def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
         """Raise ``StateError``: only what ``with_state`` returns can extract."""
         raise StateError(
-            f"{self.name}: not fitted; cure: fit it on the training texts and extract with with_state(...)"
+            f"{self.name}: got a batch of {len(batch)} for {device} but is not fitted; cure: with_state(fit(texts))"
         )
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster, as_completed
 
+from pipeline.catalog.steps import importable
 from pipeline.execute.engine import Result, Work
-from pipeline.steps import importable
 
 # One thread a worker for every library with threads of its own, so that workers do not fight for cores; and freed
 # pages stay with the process: eager torch is several times slower when each batch faults its pages in anew.

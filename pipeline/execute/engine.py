@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from features.errors import GristmillError
-from pipeline.steps import importable
+from pipeline.catalog.steps import importable
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")

@@ -26,10 +26,10 @@ from pipeline.media.source import Source
 from pipeline.media.text import read_text
 from pipeline.media.video import AudioChunk, Event, FrameChunk, Notice, decode
 from pipeline.media.video import Failure as StreamFailure
-from pipeline.quarantine import Failure
-from pipeline.shard import Row, rows_to_table, write_shard
 from pipeline.state import bind
 from pipeline.store import DatasetStore, ShardFile, shard_path
+from pipeline.store.quarantine import Failure
+from pipeline.store.shard import Row, rows_to_table, write_shard
 
 if TYPE_CHECKING:
     import torch

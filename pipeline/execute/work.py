@@ -9,9 +9,9 @@ from typing import Any
 from features.time import Span
 from features.types import Stream
 from pipeline.chain import Chain
-from pipeline.quarantine import Failure
 from pipeline.state import StateRef
 from pipeline.store import ShardFile
+from pipeline.store.quarantine import Failure
 
 
 @dataclass(frozen=True, kw_only=True)

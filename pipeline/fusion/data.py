@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.errors import StoreError
-from pipeline.shard import table_metadata
+from pipeline.store.shard import table_metadata
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
@@ -77,7 +77,7 @@ class FusionData:
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, pa.Table]) -> FusionData:
-        """Build the data from aligned shard tables, one a modality (``pipeline.shard.ALIGNED_SCHEMA``).
+        """Build the data from aligned shard tables, one a modality (``pipeline.store.shard.ALIGNED_SCHEMA``).
 
         Samples come in order of (sample id, view), whatever the order of the tables' rows. Raises ``StoreError`` when
         the modalities do not hold the same samples with the same times, splits and labels, or hold numbers that are

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from features.errors import Reason
 from pipeline.catalog import DataSet, Source, Splits, Train
 from pipeline.scan import Scan, scan
-from pipeline.splits import HashedSplits
+from pipeline.scan.splits import HashedSplits
 
 
 def data_set(root: Path, source: dict[str, Any], splits: Splits) -> DataSet:

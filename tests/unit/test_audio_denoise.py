@@ -39,7 +39,11 @@ def speech_like(rate: int, seconds: float, seed: int) -> Wave:
 def noise(kind: str, n: int, rate: int, seed: int) -> Wave:
     white = np.random.default_rng(seed).standard_normal(n)
     hz = np.fft.rfftfreq(n, 1 / rate)
-    shape = {"white": np.ones_like(hz), "pink": 1 / np.sqrt(np.maximum(hz, 20)), "hum": np.exp(-(((hz - 300) / 200) ** 2))}
+    shape = {
+        "white": np.ones_like(hz),
+        "pink": 1 / np.sqrt(np.maximum(hz, 20)),
+        "hum": np.exp(-(((hz - 300) / 200) ** 2)),
+    }
     return np.fft.irfft(np.fft.rfft(white) * shape[kind], n)
 
 

@@ -16,7 +16,6 @@ from pydantic import BaseModel
 
 from features.errors import CatalogError
 from features.registry import EXTRACTORS, PREPARE
-from pipeline.candidates import EXTENSIONS
 from pipeline.catalog import (
     Catalog,
     CsvSource,
@@ -27,9 +26,10 @@ from pipeline.catalog import (
     importable,
     load_catalog,
 )
-from pipeline.catalog_models import SOURCES, Align, CatalogFile, Columns, DataSetFile, Engine, FeatureSpec, Train
-from pipeline.problems import dotted
-from pipeline.yaml_lines import Document
+from pipeline.catalog.models import SOURCES, Align, CatalogFile, Columns, DataSetFile, Engine, FeatureSpec, Train
+from pipeline.catalog.problems import dotted
+from pipeline.catalog.yaml_lines import Document
+from pipeline.scan.candidates import EXTENSIONS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "catalog.md"
 

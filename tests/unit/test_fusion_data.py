@@ -11,7 +11,7 @@ import pytest
 from features.errors import StoreError
 from features.types import FeatureSequence
 from pipeline.fusion.data import FusionData, Modality
-from pipeline.shard import Row, rows_to_table
+from pipeline.store.shard import Row, rows_to_table
 
 DIGEST = bytes(16)
 LATER = FeatureSequence(values=np.ones((1, 1), dtype=np.float32), start_ns=np.array([5]), end_ns=np.array([9]))

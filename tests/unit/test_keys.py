@@ -32,7 +32,7 @@ def digest_in_new_process(folder: Path, seed: str = "0", module: str = "grain.st
     return done.stdout.strip()
 
 
-@pytest.fixture()
+@pytest.fixture
 def package(tmp_path: Path) -> Path:
     return write(tmp_path / "one")
 

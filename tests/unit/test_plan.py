@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from features.types import STREAMS
 from pipeline.keys import digest_json
 from pipeline.plan import COMPUTED, SHARD_BYTES, Status, Wanted, make_plan, streamless
-from pipeline.quarantine import SCHEMA as QUARANTINE
-from pipeline.shard import ROW_SCHEMA
+from pipeline.store.quarantine import SCHEMA as QUARANTINE
+from pipeline.store.shard import ROW_SCHEMA
 
 RECIPES = [
     {"steps": [{"step": "s", "options": {"n": n}, "code": "", "libraries": {}}], "weights": None, "state": None}

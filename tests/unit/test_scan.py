@@ -17,10 +17,10 @@ import pytest
 from pydantic import TypeAdapter
 
 from features.errors import CatalogError, Reason
-from pipeline.candidates import EXTENSIONS, stream_of
 from pipeline.catalog import DataSet, Source, Splits, Train
-from pipeline.listing import Fault, LocalRoot
 from pipeline.scan import SAMPLES_SCHEMA, Scan, scan
+from pipeline.scan.candidates import EXTENSIONS, stream_of
+from pipeline.scan.listing import Fault, LocalRoot
 
 
 def data_set(root: str | Path, source: Mapping[str, Any], **others: Any) -> DataSet:
@@ -204,7 +204,7 @@ def test_folder_that_cannot_be_listed_is_counted(tmp_path: Path, monkeypatch: py
             raise PermissionError(13, "Permission denied", path)
         return listed(path)
 
-    monkeypatch.setattr("pipeline.listing.os.scandir", refuse)
+    monkeypatch.setattr("pipeline.scan.listing.os.scandir", refuse)
     found = folder(tmp_path)
     assert ids(found) == ["x"]
     assert reasons(found) == {"locked/": (Reason.UNREADABLE, "locked/ cannot be listed: Permission denied")}
@@ -550,7 +550,7 @@ def test_root_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def refuse(path: str) -> Any:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("pipeline.listing.os.scandir", refuse)
+    monkeypatch.setattr("pipeline.scan.listing.os.scandir", refuse)
     message = f"clips: root {tmp_path}: . cannot be listed: Permission denied; cure: check its rights"
     with pytest.raises(CatalogError, match="^" + re.escape(message)):
         folder(tmp_path)
@@ -607,7 +607,7 @@ def test_url_with_nothing_behind_it(memory: Any) -> None:
 
 def test_file_system_that_cannot_tell_a_change(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     memory.pipe("/b/x.wav", b"1")
-    monkeypatch.setattr("pipeline.listing._VERSION_KEYS", ())
+    monkeypatch.setattr("pipeline.scan.listing._VERSION_KEYS", ())
     with pytest.raises(
         CatalogError, match=r"^root: memory:///b/x\.wav has neither etag nor time of change, or no size, "
     ):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.types import FeatureSequence
-from pipeline import shard
+from pipeline.store import shard
 
 
 def row(sample_id: str, length: int, dim: int = 3, **more: object) -> shard.Row:

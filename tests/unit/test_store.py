@@ -12,9 +12,9 @@ import pytest
 from features.errors import StoreError
 from features.types import FeatureSequence
 from pipeline.execute.task import write_file
-from pipeline.quarantine import to_table
-from pipeline.shard import Row, rows_to_table
 from pipeline.store import DatasetStore, ShardFile, Snapshot
+from pipeline.store.quarantine import to_table
+from pipeline.store.shard import Row, rows_to_table
 
 
 def file(store: DatasetStore, feature: str, shard: int, value: float) -> ShardFile:

@@ -39,10 +39,11 @@ KEEP: dict[str, Any] = {
         ({"urls": "drop"}, "http:// is no address; awww.x", "http:// is no address; awww.x"),
         ({"emails": "token"}, "to a.b+c@d-e.org, x@y, 写信给a@b.cn吧", "to  xxemail , x@y, 写信给 xxemail 吧"),
         ({"mentions": "drop"}, "@ann_1 hi a@b.de @@x", "  hi a@b.de @@x"),
-        ({"mentions": "token"}, "你好@bob！", "你好 xxmention ！"),
-        ({"lowercase": True}, "STRASSE Straße İΣ", "strasse strasse i̇σ"),
+        ({"mentions": "token"}, "你好@bob\uff01", "你好 xxmention \uff01"),
+        ({"lowercase": True}, "STRASSE Straße İΣ", "strasse strasse i̇\u03c3"),
         ({"numbers": "drop"}, "3 mp3 1,000.5 12a 2nd -7 有3个", "  mp3   12a 2nd   有 个"),
-        ({"punctuation": "drop"}, "don't! it’s 'so' a-b $5 ¿qué? 你好，世界。", "don't  it's  so  a b  5  qué  你好 世界 "),
+        ({"punctuation": "drop"}, "don't! it\u2019s 'so' a-b $5 ¿qué?", "don't  it's  so  a b  5  qué "),
+        ({"punctuation": "drop"}, "你好\uff0c世界。", "你好 世界 "),
         ({"punctuation": "drop"}, "😀 ♥ \ue000", "😀 ♥ \ue000"),
         ({"whitespace": "collapse"}, "  a\t\nb\u3000\u00a0c\x85d ", "a b c d"),
         ({}, "  <b>\x00A&amp; e\u0301 @x ", "  <b>\x00A&amp; e\u0301 @x "),
@@ -59,18 +60,21 @@ def test_defaults() -> None:
 
 def test_everything_dropped() -> None:
     step = Clean(urls="drop", emails="drop", mentions="drop", numbers="drop", punctuation="drop")
-    assert step.clean("@a: 12.5% off at https://b.c – don't write to d@e.fr!") == "off at don't write to"
+    assert step.clean("@a: 12.5% off at https://b.c \u2013 don't write to d@e.fr!") == "off at don't write to"
 
 
 def test_chinese_stays() -> None:
-    text = "今天天气很好，我们去公园吧！价格是３元。"
+    text = "今天天气很好\uff0c我们去公园吧\uff01价格是３元。"
     assert Clean().clean(text) == text
     assert Clean(unicode="NFKC", punctuation="drop").clean(text) == "今天天气很好 我们去公园吧 价格是3元"
 
 
 def test_segments_and_spans_stay_one_to_one_even_when_no_text_is_left() -> None:
     spans = [Span(k, k + 1) for k in range(4)]
-    texts = [Text(tuple(TextSegment(t, s) for t, s in zip(("A", "\x00", "", "http://x.y"), spans, strict=True))), Text(())]
+    texts = [
+        Text(tuple(TextSegment(t, s) for t, s in zip(("A", "\x00", "", "http://x.y"), spans, strict=True))),
+        Text(()),
+    ]
     first, second = Clean(urls="drop").prepare(texts, CPU)
     assert [segment.text for segment in first.segments] == ["a", "", "", ""]
     assert [segment.span for segment in first.segments] == spans

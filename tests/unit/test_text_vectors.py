@@ -58,8 +58,8 @@ def test_kinds_of_steps() -> None:
     [
         ("treebank", "Don't stop, now.", ["Do", "n't", "stop", ",", "now", "."]),
         ("tweet", "@ann #nice :-) don't", ["@ann", "#nice", ":-)", "don't"]),
-        ("regexp", "Don't stop, it’s 3.5_x!", ["Don't", "stop", "it’s", "3", "5", "x"]),
-        ("regexp", "我爱NLP，很 好", ["我", "爱", "NLP", "很", "好"]),
+        ("regexp", "Don't stop, it\u2019s 3.5_x!", ["Don't", "stop", "it\u2019s", "3", "5", "x"]),
+        ("regexp", "我爱NLP\uff0c很 好", ["我", "爱", "NLP", "很", "好"]),
         ("treebank", "我爱 你", ["我爱", "你"]),
         ("regexp", "", []),
     ],
@@ -69,7 +69,9 @@ def test_tokenizers(tokenizer: Any, text: str, tokens: list[str]) -> None:
 
 
 def test_a_row_is_the_mean_of_the_known_tokens_of_its_segment() -> None:
-    words = Text((TextSegment("a b", Span(0, 5)), TextSegment("nothing", Span(5, 6)), TextSegment("c a c x", Span(8, 9))))
+    words = Text(
+        (TextSegment("a b", Span(0, 5)), TextSegment("nothing", Span(5, 6)), TextSegment("c a c x", Span(8, 9)))
+    )
     timed, untimed, none = tiny()([words, *plain("b b b a"), Text(())], CPU)
     np.testing.assert_allclose(timed.values, [[0.5, 1, 0], [0, 0, 0], [1 / 3, 0, 8 / 3]], rtol=1e-6)
     assert timed.valid.tolist() == [True, False, True]
@@ -122,13 +124,22 @@ def test_fitting_gives_a_vector_for_every_frequent_word(architecture: Any) -> No
 
 def test_what_is_learnt_does_not_depend_on_the_process() -> None:
     code = (
-        "import sys; sys.path.insert(0, 'tests/unit'); import hashlib; from test_text_vectors import CORPUS, digest, Word2Vec;"
-        "print(digest(Word2Vec(vector_size=8, epochs=3).fit(CORPUS)))"
+        "import hashlib, sys\n"
+        "from features.text.vectors import Word2Vec\n"
+        "from features.types import Text, TextSegment\n"
+        "corpus = [Text((TextSegment(line),)) for line in sys.stdin.read().splitlines()]\n"
+        "state = Word2Vec(vector_size=8, epochs=3).fit(corpus)\n"
+        "print(hashlib.sha256(b''.join(state[name].tobytes() for name in sorted(state))).hexdigest())\n"
     )
     digests = set()
     for seed in ("1", "2"):
         ran = subprocess.run(
-            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            input="\n".join(text.plain for text in CORPUS),
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         )
         digests.add(ran.stdout.strip())
     assert digests == {digest(Word2Vec(vector_size=8, epochs=3).fit(CORPUS))}
@@ -148,7 +159,7 @@ def test_words_used_alike_come_out_alike() -> None:
     rng = np.random.default_rng(0)
     topics = (["wheat", "rye", "flour", "mill"], ["bit", "byte", "disk", "core"])
     corpus = plain(*(" ".join(rng.choice(topics[k % 2], 12)) for k in range(200)))
-    step = Word2Vec(vector_size=16, epochs=10)
+    step = Word2Vec(vector_size=16, epochs=40)
     state = step.fit(corpus)
     index = {word: row for row, word in enumerate(decode_vocabulary(state["vocabulary"]))}
     unit = state["vectors"] / np.linalg.norm(state["vectors"], axis=1, keepdims=True)
@@ -195,18 +206,17 @@ def test_bound_extractors_pickle() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("vectors"), "state has no vectors; cure: fit it"),
-        (lambda state: state.update(vectors=np.zeros((3, 4), np.float32)), r"got float32 \[3, 4\], allowed: .*\[V >= 1, 3\]"),
-        (lambda state: state.update(vectors=np.zeros((3, 3))), r"vectors: got float64 \[3, 3\]"),
-        (lambda state: state.update(vectors=np.zeros((0, 3), np.float32)), r"vectors: got float32 \[0, 3\]"),
-        (lambda state: state.update(vocabulary=np.zeros(3)), r"vocabulary: got float64 \[3\], allowed: uint8"),
-        (lambda state: state.update(vocabulary=encode_vocabulary("ab")), "got 2 words, 2 of them different, allowed: 3"),
-        (lambda state: state.update(vocabulary=encode_vocabulary("aba")), "got 3 words, 2 of them different, allowed: 3"),
+        ({"vectors": None}, "state has no vectors; cure: fit it"),
+        ({"vectors": np.zeros((3, 4), np.float32)}, r"got float32 \[3, 4\], allowed: float32 \[V >= 1, 3\]"),
+        ({"vectors": np.zeros((3, 3))}, r"vectors: got float64 \[3, 3\]"),
+        ({"vectors": np.zeros((0, 3), np.float32)}, r"vectors: got float32 \[0, 3\]"),
+        ({"vocabulary": np.zeros(3)}, r"vocabulary: got float64 \[3\], allowed: uint8"),
+        ({"vocabulary": encode_vocabulary("ab")}, "got 2 words, 2 of them different, allowed: 3"),
+        ({"vocabulary": encode_vocabulary("aba")}, "got 3 words, 2 of them different, allowed: 3"),
     ],
 )  # fmt: skip
-def test_state_that_does_not_fit_is_refused(change: Callable[[dict[str, Any]], object], message: str) -> None:
-    state = dict(TINY)
-    change(state)
+def test_state_that_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
+    state = {name: array for name, array in (TINY | change).items() if array is not None}
     with pytest.raises(StateError, match=message):
         PretrainedVectors(path="v", vector_size=3).with_state(state)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from fractions import Fraction
 
-from pipeline.catalog_models import SPLITS, Splits
+from pipeline.catalog.models import SPLITS, Splits
 
 
 class HashedSplits:

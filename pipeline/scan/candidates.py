@@ -15,10 +15,10 @@ from typing import Any
 from features.errors import Reason
 from features.time import NS_PER_SECOND, seconds_to_ns
 from features.types import Stream
-from pipeline.catalog_models import TableSource
-from pipeline.listing import Fault, File, Root
-from pipeline.manifest import ManifestRow
-from pipeline.problems import shown
+from pipeline.catalog.models import TableSource
+from pipeline.catalog.problems import shown
+from pipeline.scan.listing import Fault, File, Root
+from pipeline.scan.manifest import ManifestRow
 
 EXTENSIONS: Mapping[Stream, tuple[str, ...]] = {
     "video": (

@@ -19,51 +19,24 @@ from pydantic_core import ErrorDetails
 from features.errors import CatalogError
 from features.registry import EXTRACTORS, PREPARE
 from features.types import Stream
-from pipeline.catalog_models import (
+from pipeline.catalog.models import (
     SOURCES,
     Align,
     CatalogFile,
     Columns,
-    CsvSource,
     DataSetFile,
     Engine,
     FeatureSpec,
-    FolderSource,
-    JsonlSource,
     ManifestSource,
-    ParquetSource,
-    Policy,
     Source,
     Splits,
     TableSource,
     Train,
 )
-from pipeline.catalog_schema import catalog_schema
+from pipeline.catalog.problems import Place, Problem, did_you_mean, faults, listed, shown
+from pipeline.catalog.steps import StepFaultError, build_step
+from pipeline.catalog.yaml_lines import Document
 from pipeline.chain import Chain, ChainError
-from pipeline.problems import Place, Problem, did_you_mean, faults, listed, shown
-from pipeline.steps import StepFaultError, build_step, importable
-from pipeline.yaml_lines import Document
-
-__all__ = [
-    "Align",
-    "Catalog",
-    "Columns",
-    "CsvSource",
-    "DataSet",
-    "Engine",
-    "FolderSource",
-    "JsonlSource",
-    "ManifestSource",
-    "ParquetSource",
-    "Policy",
-    "Source",
-    "Splits",
-    "TableSource",
-    "Train",
-    "catalog_schema",
-    "importable",
-    "load_catalog",
-]
 
 _CURE = "cure: `gristmill init DIR` writes one"
 _SCHEMES = "a folder, or a URL such as s3://bucket/prefix"

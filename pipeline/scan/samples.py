@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from features.errors import CatalogError, Reason
 from features.types import STREAMS, Stream
-from pipeline.candidates import STREAM_OF, Candidate, RowReader, ambiguous, printable
 from pipeline.catalog import DataSet
-from pipeline.catalog_models import SPLITS, FolderSource, TableSource
-from pipeline.listing import Fault, File, Root, Skipped, open_root
-from pipeline.manifest import read_manifest
-from pipeline.splits import HashedSplits
+from pipeline.catalog.models import SPLITS, FolderSource, TableSource
+from pipeline.scan.candidates import STREAM_OF, Candidate, RowReader, ambiguous, printable
+from pipeline.scan.listing import Fault, File, Root, Skipped, open_root
+from pipeline.scan.manifest import read_manifest
+from pipeline.scan.splits import HashedSplits
 
 SAMPLES_SCHEMA = pa.schema(
     [

@@ -15,8 +15,8 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 
 from features.registry import EXTRACTORS, PREPARE, UnknownStepError, resolve
 from features.types import STREAMS
-from pipeline.problems import Place, did_you_mean, listed
-from pipeline.problems import faults as problems_of
+from pipeline.catalog.problems import Place, did_you_mean, listed
+from pipeline.catalog.problems import faults as problems_of
 
 
 class StepFaultError(ValueError):

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.errors import StoreError
-from pipeline.shard import ALIGNED_SCHEMA
+from pipeline.store.shard import ALIGNED_SCHEMA
 
 ALIGNED_PREFIX = "aligned."
 _INFO = "gristmill"

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.problems import Place, Problem
+from pipeline.catalog.problems import Place, Problem
 
 _CORE: tuple[tuple[str, str, str], ...] = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pyarrow as pa
 from pydantic import ConfigDict
 
-from pipeline.shard import DIGEST_BYTES
+from pipeline.store.shard import DIGEST_BYTES
 
 _NOTHING = bytes(DIGEST_BYTES)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from features.registry import EXTRACTORS, PREPARE
-from pipeline.catalog_models import NAME, CatalogFile
-from pipeline.steps import options_adapter, step_class
+from pipeline.catalog.models import NAME, CatalogFile
+from pipeline.catalog.steps import options_adapter, step_class
 
 _DEFS = "#/$defs/"
 _CUSTOM = r"^[^:]+:[^:]+$"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from features.errors import CatalogError
-from pipeline.catalog_models import CsvSource, JsonlSource, ParquetSource, TableSource
-from pipeline.problems import did_you_mean, listed
+from pipeline.catalog.models import CsvSource, JsonlSource, ParquetSource, TableSource
+from pipeline.catalog.problems import did_you_mean, listed
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,41 @@
+"""The catalog: read strictly, checked whole, built into data sets that are ready to be worked on."""
+
+from pipeline.catalog.load import Catalog, DataSet, load_catalog
+from pipeline.catalog.models import (
+    Align,
+    Columns,
+    CsvSource,
+    Engine,
+    FolderSource,
+    JsonlSource,
+    ManifestSource,
+    ParquetSource,
+    Policy,
+    Source,
+    Splits,
+    TableSource,
+    Train,
+)
+from pipeline.catalog.schema import catalog_schema
+from pipeline.catalog.steps import importable
+
+__all__ = [
+    "Align",
+    "Catalog",
+    "Columns",
+    "CsvSource",
+    "DataSet",
+    "Engine",
+    "FolderSource",
+    "JsonlSource",
+    "ManifestSource",
+    "ParquetSource",
+    "Policy",
+    "Source",
+    "Splits",
+    "TableSource",
+    "Train",
+    "catalog_schema",
+    "importable",
+    "load_catalog",
+]

@@ -1,0 +1,464 @@
+"""What every registered step must keep. A step without a ``Case`` here fails."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from features.base import Extractor, FrameSelector, NeedsFit, NeedsWeights, Prepare, VideoExtractor
+from features.errors import StateError
+from features.registry import EXTRACTORS, PREPARE, resolve
+from features.time import ALWAYS, NS_PER_SECOND, Span
+from features.types import AudioClip, FeatureSequence, Image, Media, Text, TextSegment, VideoClip
+
+CPU = torch.device("cpu")
+SHIFT = 12_345_678_901
+
+
+def audio(seed: int, start_ns: int = 0) -> AudioClip:
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((2, 9000 + 1700 * seed)).astype(np.float32)
+    return AudioClip(samples=np.float32(0.2) * noise, sample_rate=16_000, start_ns=start_ns)
+
+
+def image(seed: int, start_ns: int | None = None) -> Image:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (40 + 9 * seed, 64 - 5 * seed, 3), dtype=np.uint8)
+    return Image(pixels=pixels, span=ALWAYS if start_ns is None else Span(start_ns, start_ns + NS_PER_SECOND))
+
+
+def timed_image(seed: int, start_ns: int = 0) -> Image:
+    return image(seed, start_ns)
+
+
+def text(seed: int, start_ns: int = 0) -> Text:
+    words = (*["the", "mill", "ground", "wheat", "and", "rye"], "Unbekannt", f"word{seed}")
+    return Text(
+        tuple(
+            TextSegment(word, Span(start_ns + k * 100, start_ns + k * 100 + 80))
+            for k, word in enumerate(words[seed:] + words[:seed])
+        )
+    )
+
+
+def video(channels: tuple[int, ...]) -> Callable[..., VideoClip]:
+    def make(seed: int, start_ns: int = 0) -> VideoClip:
+        rng = np.random.default_rng(seed)
+        shots = []
+        for length in (14, 12 + seed, 17):
+            blocks = rng.integers(0, 256, (6, 8, *channels), dtype=np.uint8)
+            still = blocks.repeat(8, axis=0).repeat(8, axis=1)
+            shots += [np.roll(still, k, axis=1) for k in range(length)]
+        starts = start_ns + np.cumsum(rng.integers(30, 50, len(shots))) * 1_000_000
+        ends = np.append(starts[1:], starts[-1] + 40_000_000)
+        return VideoClip(pixels=np.stack(shots), start_ns=starts, end_ns=ends)
+
+    return make
+
+
+def no_frames(*shape: int) -> VideoClip:
+    nothing = np.zeros(0, np.int64)
+    return VideoClip(pixels=np.zeros((0, 48, 64, *shape), np.uint8), start_ns=nothing, end_ns=nothing)
+
+
+def fitted(step: Any) -> dict[str, Any]:
+    found: dict[str, Any] = step.fit([text(seed) for seed in range(3)])
+    return found
+
+
+def tiny_vectors(step: Any) -> dict[str, Any]:
+    from features.text.vectors import parse_vectors
+
+    return parse_vectors(["the 1 2 3", "mill -4 5 6.5", "rye 0 0 1"])
+
+
+def random_resnet(step: Any) -> dict[str, Any]:
+    import torchvision
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found: dict[str, Any] = torchvision.models.get_model(step.model, weights=None).state_dict()
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """How one step is tried out.
+
+    ``sample`` makes a medium from a seed and a start on the clock; ``least`` is the smallest one, and how many rows it
+    gives; ``other`` are options that differ; ``state`` makes what the step must be bound to. ``batch_atol`` and
+    ``device_atol``: how far rows may differ with the batch, and between CPU and CUDA.
+    """
+
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    other: dict[str, Any]
+    sample: Callable[..., Media]
+    least: tuple[Media, int]
+    state: Callable[[Any], dict[str, Any]] | None = None
+    batch_atol: float = 0.0
+    device_atol: float = 1e-4
+
+
+SILENCE = AudioClip(samples=np.zeros((1, 0), np.float32), sample_rate=16_000)
+PIXEL = Image(pixels=np.full((1, 1, 3), 7, np.uint8))
+
+EXTRACTOR: dict[str, Case] = {
+    "audio.mfcc": Case(
+        options={"n_mfcc": 13}, other={"n_mfcc": 14}, sample=audio, least=(SILENCE, 0), device_atol=2e-3
+    ),
+    "image.cnn": Case(
+        options={"model": "resnet18", "image_size": 64},
+        other={"model": "resnet18", "image_size": 96},
+        sample=timed_image,
+        least=(PIXEL, 1),
+        state=random_resnet,
+        batch_atol=1e-4,
+        device_atol=1e-3,
+    ),
+    "text.pretrained_vectors": Case(
+        options={"path": "v.vec", "vector_size": 3},
+        other={"path": "w.vec", "vector_size": 3},
+        sample=text,
+        least=(Text(()), 0),
+        state=tiny_vectors,
+        batch_atol=1e-6,
+    ),
+    "text.word2vec": Case(
+        options={"vector_size": 8, "epochs": 2},
+        other={"vector_size": 8, "epochs": 3},
+        sample=text,
+        least=(Text(()), 0),
+        state=fitted,
+        batch_atol=1e-6,
+    ),
+    "video.flow": Case(other={"bins": 4}, sample=video(()), least=(no_frames(), 0)),
+    "video.keyframes": Case(other={"min_gap": 0.2}, sample=video((3,)), least=(no_frames(3), 0)),
+}
+
+PREPARING: dict[str, Case] = {
+    "audio.denoise": Case(other={"method": "spectral_gate"}, sample=audio, least=(SILENCE, 0), batch_atol=1e-6),
+    "image.denoise": Case(other={"method": "median"}, sample=timed_image, least=(PIXEL, 1)),
+    "text.clean": Case(other={"lowercase": False}, sample=text, least=(Text(()), 0)),
+    "video.keyframes": Case(other={"method": "uniform"}, sample=video((3,)), least=(no_frames(3), 0)),
+}
+
+extractors = pytest.mark.parametrize("name", sorted(EXTRACTORS))
+prepares = pytest.mark.parametrize("name", sorted(PREPARE))
+
+
+def make(name: str, table: dict[str, str], cases: dict[str, Case]) -> Any:
+    assert name in cases, f"{name}: no sample in tests/contract/test_steps.py; cure: add a Case for it"
+    return resolve(name, table)(**cases[name].options)
+
+
+@lru_cache(maxsize=32)
+def ready(name: str) -> Extractor:
+    """The extractor ``name`` with its state."""
+    step, case = make(name, EXTRACTORS, EXTRACTOR), EXTRACTOR[name]
+    found: Extractor = step if case.state is None else step.with_state(case.state(step))
+    return found
+
+
+def arrays(medium: Any) -> list[Any]:
+    """Everything a medium is made of, in order."""
+    return [getattr(medium, part.name) for part in dataclasses.fields(medium)]
+
+
+def same(one: Any, other: Any) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(arrays(one), arrays(other), strict=True))
+
+
+def span(medium: Any) -> Span:
+    if isinstance(medium, Text):
+        return Span(medium.segments[0].span.start_ns, medium.segments[-1].span.end_ns)
+    if isinstance(medium, VideoClip):
+        return Span(int(medium.start_ns[0]), int(medium.end_ns[-1]))
+    found: Span = medium.span
+    return found
+
+
+def raw(found: FeatureSequence) -> tuple[bytes, ...]:
+    return tuple(part.tobytes() for part in arrays(found))
+
+
+def assert_close(one: FeatureSequence, other: FeatureSequence, atol: float) -> None:
+    np.testing.assert_array_equal(one.start_ns, other.start_ns)
+    np.testing.assert_array_equal(one.end_ns, other.end_ns)
+    np.testing.assert_array_equal(one.valid, other.valid)
+    np.testing.assert_allclose(one.values, other.values, atol=atol, rtol=0)
+
+
+# Every step
+
+
+STEPS = [(name, EXTRACTORS, EXTRACTOR) for name in sorted(EXTRACTORS)]
+STEPS += [(name, PREPARE, PREPARING) for name in sorted(PREPARE)]
+steps = pytest.mark.parametrize(
+    ("name", "table", "cases"),
+    STEPS,
+    ids=[f"{name}-{'row' if cases is EXTRACTOR else 'prepare'}" for name, _, cases in STEPS],
+)
+
+
+@steps
+def test_options_are_the_repr_the_equality_the_hash_and_the_pickle(
+    name: str, table: dict[str, str], cases: dict[str, Case]
+) -> None:
+    step = make(name, table, cases)
+    kind = type(step)
+    other = kind(**cases[name].other)
+    namespace = {kind.__name__: kind}
+    for value in (step, other):
+        assert value == eval(repr(value), namespace) == pickle.loads(pickle.dumps(value)) == copy.deepcopy(value)
+        assert hash(value) == hash(pickle.loads(pickle.dumps(value)))
+    assert step != other
+    first = dataclasses.fields(step)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(step, first, getattr(step, first))
+    with pytest.raises(TypeError, match="positional argument"):
+        kind(1)
+
+
+def test_no_case_is_left_over() -> None:
+    assert EXTRACTOR.keys() == EXTRACTORS.keys()
+    assert PREPARING.keys() == PREPARE.keys()
+
+
+# Extractors
+
+
+@extractors
+def test_an_extractor_is_one_and_says_what_it_needs(name: str) -> None:
+    step = make(name, EXTRACTORS, EXTRACTOR)
+    assert isinstance(step, Extractor)
+    assert isinstance(step, (NeedsFit, NeedsWeights)) == (EXTRACTOR[name].state is not None)
+    bound = ready(name)
+    assert isinstance(bound, Extractor)
+    assert (bound.name, bound.stream, bound.dim) == (name, step.stream, step.dim)
+
+
+@extractors
+def test_rows_are_finite_as_wide_as_declared_and_inside_the_sample(name: str) -> None:
+    sample = EXTRACTOR[name].sample(1, SHIFT)
+    (found,) = ready(name)([sample], CPU)
+    assert len(found) > 0
+    assert found.dim == ready(name).dim
+    assert np.isfinite(found.values).all()
+    assert found.values[found.valid].any()
+    assert not found.values[~found.valid].any()
+    assert span(sample).start_ns <= found.start_ns.min()
+    assert found.end_ns.max() <= span(sample).end_ns
+
+
+@extractors
+def test_the_same_sample_gives_the_same_bytes(name: str) -> None:
+    one, other = (ready(name)([EXTRACTOR[name].sample(2)], CPU)[0] for _ in range(2))
+    assert raw(one) == raw(other)
+
+
+@extractors
+def test_the_input_is_left_as_it_was(name: str) -> None:
+    sample = EXTRACTOR[name].sample(1)
+    ready(name)([sample], CPU)
+    assert same(sample, EXTRACTOR[name].sample(1))
+
+
+@extractors
+def test_shifting_the_clock_shifts_the_times_and_nothing_else(name: str) -> None:
+    case = EXTRACTOR[name]
+    ((here,), (there,)) = (ready(name)([case.sample(1, start)], CPU) for start in (0, SHIFT))
+    assert (here.values.tobytes(), here.valid.tobytes()) == (there.values.tobytes(), there.valid.tobytes())
+    np.testing.assert_array_equal(here.start_ns + SHIFT, there.start_ns)
+    np.testing.assert_array_equal(here.end_ns + SHIFT, there.end_ns)
+
+
+@extractors
+def test_rows_do_not_depend_on_what_else_is_in_the_batch(name: str) -> None:
+    case = EXTRACTOR[name]
+    samples = [case.sample(seed) for seed in range(3)]
+    alone = [ready(name)([sample], CPU)[0] for sample in samples]
+    for order in ((0, 1, 2), (2, 0, 1), (1, 1)):
+        together = ready(name)([samples[k] for k in order], CPU)
+        assert len(together) == len(order)
+        for found, k in zip(together, order, strict=True):
+            assert_close(found, alone[k], case.batch_atol)
+
+
+@extractors
+def test_the_least_sample_gives_the_rows_that_it_should(name: str) -> None:
+    sample, rows = EXTRACTOR[name].least
+    step = ready(name)
+    assert step([], CPU) == []
+    least, full = step([sample, EXTRACTOR[name].sample(0)], CPU)
+    assert (len(least), least.dim) == (rows, step.dim)
+    assert len(full) > 0
+
+
+@extractors
+def test_a_step_with_its_state_travels_to_another_process(name: str) -> None:
+    sample = EXTRACTOR[name].sample(1)
+    again = pickle.loads(pickle.dumps(ready(name)))
+    assert raw(again([sample], CPU)[0]) == raw(ready(name)([sample], CPU)[0])
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(EXTRACTORS) if name in EXTRACTOR and EXTRACTOR[name].state])
+def test_without_the_right_state_nothing_is_extracted(name: str) -> None:
+    step = make(name, EXTRACTORS, EXTRACTOR)
+    with pytest.raises(StateError, match=rf"{name}: .*cure: "):
+        step([EXTRACTOR[name].sample(0)], CPU)
+    with pytest.raises(StateError, match=name):
+        step.with_state({})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@extractors
+def test_cpu_and_cuda_agree(name: str) -> None:
+    samples = [EXTRACTOR[name].sample(seed) for seed in range(3)]
+    ours, theirs = ready(name)(samples, CPU), ready(name)(samples, torch.device("cuda"))
+    for one, other in zip(ours, theirs, strict=True):
+        assert_close(one, other, EXTRACTOR[name].device_atol)
+
+
+# Video: fed chunk by chunk
+
+
+CUTS = pytest.mark.parametrize("size", [1, 2, 5, 1000])
+
+
+def chunks(clip: VideoClip, size: int) -> list[VideoClip]:
+    return [
+        VideoClip(
+            pixels=clip.pixels[k : k + size].copy(),
+            start_ns=clip.start_ns[k : k + size],
+            end_ns=clip.end_ns[k : k + size],
+        )
+        for k in range(0, len(clip), size)
+    ]
+
+
+@CUTS
+@pytest.mark.parametrize("name", [name for name in sorted(EXTRACTORS) if name.startswith("video.")])
+def test_how_a_video_is_cut_into_chunks_does_not_matter_to_an_extractor(name: str, size: int) -> None:
+    step, clip = ready(name), EXTRACTOR[name].sample(1)
+    assert isinstance(step, VideoExtractor)
+    assert isinstance(clip, VideoClip)
+    sink = step.open(CPU)
+    for chunk in chunks(clip, size):
+        sink.push(chunk)
+    assert raw(sink.finish()) == raw(step([clip], CPU)[0])
+
+
+def selected(step: FrameSelector, pieces: list[VideoClip]) -> list[Image]:
+    sink = step.select()
+    for piece in pieces:
+        sink.push(piece)
+    return sink.finish()
+
+
+SELECTORS = [name for name in sorted(PREPARE) if isinstance(make(name, PREPARE, PREPARING), FrameSelector)]
+
+
+@CUTS
+@pytest.mark.parametrize("name", SELECTORS)
+def test_how_a_video_is_cut_into_chunks_does_not_matter_to_a_selector(name: str, size: int) -> None:
+    step, clip = make(name, PREPARE, PREPARING), PREPARING[name].sample(1)
+    assert isinstance(clip, VideoClip)
+    whole, parts = selected(step, [clip]), selected(step, chunks(clip, size))
+    assert len(whole) > 1
+    assert len(parts) == len(whole)
+    assert all(same(one, other) for one, other in zip(whole, parts, strict=True))
+    assert same(clip, PREPARING[name].sample(1))
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+def test_selected_frames_are_frames_of_the_video_and_move_with_its_clock(name: str) -> None:
+    step, (here, there) = make(name, PREPARE, PREPARING), (PREPARING[name].sample(1, start) for start in (0, SHIFT))
+    assert isinstance(here, VideoClip)
+    assert isinstance(there, VideoClip)
+    for one, other in zip(selected(step, [here]), selected(step, [there]), strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+        assert (one.span.start_ns + SHIFT, one.span.end_ns + SHIFT) == (other.span.start_ns, other.span.end_ns)
+        assert any(np.array_equal(one.pixels, frame) for frame in here.pixels)
+        assert span(here).start_ns <= one.span.start_ns < one.span.end_ns <= span(here).end_ns
+    assert selected(step, []) == selected(step, [no_frames(3)]) == []
+
+
+# Prepare steps
+
+
+PREPARERS = [name for name in sorted(PREPARE) if name not in SELECTORS]
+preparers = pytest.mark.parametrize("name", PREPARERS)
+
+
+def prepared(name: str, batch: list[Any], device: torch.device = CPU) -> list[Any]:
+    step = make(name, PREPARE, PREPARING)
+    assert isinstance(step, Prepare)
+    return step.prepare(batch, device)
+
+
+def clock(medium: Any) -> Any:
+    """Everything of a medium but its content: kind, length, times."""
+    if isinstance(medium, Text):
+        return [segment.span for segment in medium.segments]
+    if isinstance(medium, AudioClip):
+        return medium.samples.shape, medium.sample_rate, medium.start_ns
+    return medium.pixels.shape, medium.span
+
+
+def content(medium: Any) -> Any:
+    return medium.segments if isinstance(medium, Text) else arrays(medium)[0]
+
+
+def assert_alike(one: Any, other: Any, atol: float) -> None:
+    assert clock(one) == clock(other)
+    if isinstance(one, Text):
+        assert one == other
+    else:
+        np.testing.assert_allclose(content(one), content(other), atol=atol, rtol=0)
+
+
+@preparers
+def test_prepared_media_keep_kind_count_order_length_and_clock(name: str) -> None:
+    samples = [PREPARING[name].sample(seed, SHIFT * seed) for seed in range(3)] + [PREPARING[name].least[0]]
+    found = prepared(name, samples)
+    assert [(type(medium), clock(medium)) for medium in found] == [(type(medium), clock(medium)) for medium in samples]
+    assert prepared(name, []) == []
+
+
+@preparers
+def test_preparing_does_something_and_leaves_the_input_as_it_was(name: str) -> None:
+    sample = PREPARING[name].sample(1)
+    (found,) = prepared(name, [sample])
+    assert not np.array_equal(content(found), content(sample))
+    assert same(sample, PREPARING[name].sample(1))
+
+
+@preparers
+def test_preparing_depends_neither_on_the_batch_nor_on_the_clock_nor_on_the_time_of_day(name: str) -> None:
+    case = PREPARING[name]
+    together = prepared(name, [case.sample(seed) for seed in (2, 0, 1)])
+    for found, seed in zip(together, (2, 0, 1), strict=True):
+        assert_alike(found, prepared(name, [case.sample(seed)])[0], case.batch_atol)
+    ((one,), (other,), (moved,)) = (prepared(name, [case.sample(1, start)]) for start in (0, 0, SHIFT))
+    assert same(one, other)
+    if isinstance(one, Text):
+        assert [segment.text for segment in one.segments] == [segment.text for segment in moved.segments]
+    else:
+        assert content(one).tobytes() == content(moved).tobytes()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@preparers
+def test_preparing_on_cuda_agrees(name: str) -> None:
+    samples = [PREPARING[name].sample(seed) for seed in range(3)]
+    for one, other in zip(prepared(name, samples), prepared(name, samples, torch.device("cuda")), strict=True):
+        assert_alike(one, other, PREPARING[name].device_atol)
