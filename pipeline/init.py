@@ -385,7 +385,7 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
     )
     schema = pq.read_schema(path)
     names = [field.name for field in schema if any(kind(field.type) for kind in kinds)]
-    columns: dict[str, list[Any]] = pq.read_table(path, columns=names).to_pydict()
+    columns: dict[str, list[Any]] = pq.read_table(path, columns=names, use_threads=False).to_pydict()
     if not columns or not next(iter(columns.values())):
         raise _UnusableError("it has no rows of text or numbers")
     return columns

@@ -55,12 +55,13 @@ def video(channels: tuple[int, ...]) -> Callable[..., VideoClip]:
         rng = np.random.default_rng(seed)
         shots = []
         for length in (14, 12 + seed, 17):
-            blocks = rng.integers(0, 256, (6, 8, *channels), dtype=np.uint8)
-            still = blocks.repeat(8, axis=0).repeat(8, axis=1)
+            blocks = rng.integers(0, 256, (6, 8, *channels)).repeat(8, axis=0).repeat(8, axis=1)
+            grain = rng.integers(0, 256, blocks.shape)
+            still = (6 * blocks + grain + np.roll(grain, (1, 1), (0, 1))) // 8  # cuts for one step, texture for another
             shots += [np.roll(still, k, axis=1) for k in range(length)]
         starts = start_ns + np.cumsum(rng.integers(30, 50, len(shots))) * 1_000_000
         ends = np.append(starts[1:], starts[-1] + 40_000_000)
-        return VideoClip(pixels=np.stack(shots), start_ns=starts, end_ns=ends)
+        return VideoClip(pixels=np.stack(shots).astype(np.uint8), start_ns=starts, end_ns=ends)
 
     return make
 
@@ -259,10 +260,29 @@ def test_rows_are_finite_as_wide_as_declared_and_inside_the_sample(name: str) ->
     assert found.end_ns.max() <= span(sample).end_ns
 
 
+def elsewhere(medium: Any, offset: int) -> Any:
+    """The same medium with its arrays copied to addresses ``offset`` bytes past a multiple of 64."""
+    moved = {}
+    for part in dataclasses.fields(medium):
+        value = getattr(medium, part.name)
+        if isinstance(value, np.ndarray):
+            room = np.empty(value.nbytes + 128, np.uint8)
+            first = -room.ctypes.data % 64 + offset
+            moved[part.name] = room[first : first + value.nbytes].view(value.dtype).reshape(value.shape)
+            moved[part.name][...] = value
+    return dataclasses.replace(medium, **moved)
+
+
 @extractors
-def test_the_same_sample_gives_the_same_bytes(name: str) -> None:
-    one, other = (ready(name)([EXTRACTOR[name].sample(2)], CPU)[0] for _ in range(2))
-    assert raw(one) == raw(other)
+def test_the_same_sample_gives_the_same_bytes_wherever_it_lies_in_memory(name: str) -> None:
+    # the length of what is held moves the addresses that a step's own arrays get: SIMD code may round by address
+    step = ready(name)
+    for seed in range(3):
+        sample, held, found = EXTRACTOR[name].sample(seed), [], set()
+        for turn in range(12):
+            held.append(bytearray(1000 + 16 * turn))
+            found.add(raw(step([elsewhere(sample, 16 * (turn % 4))], CPU)[0]))
+        assert len(found) == 1
 
 
 @extractors
