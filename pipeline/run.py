@@ -492,12 +492,19 @@ class Run:
     def _gate(self) -> None:
         """Refuse to publish a run in which too much failed."""
         samples = self.report.samples
+        unread = int(streamless(self.planned).sum())
+        if unread and unread == len(self.planned.samples):
+            raise RunFailedError(
+                f"datasets.{self.dataset.name}: none of {unread} samples has a stream that the features read; nothing "
+                f"was published; cure: name features for the media that are there"
+            )
         if samples is not None and samples.samples_in:
-            share = samples.quarantined / samples.samples_in
+            failed = samples.quarantined - unread  # nothing was tried on those: they are told, but are no failures
+            share = failed / samples.samples_in
             if share > self.dataset.max_failed:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in self.report.quarantine_by_reason.items())
                 raise RunFailedError(
-                    f"datasets.{self.dataset.name}: {samples.quarantined} of {samples.samples_in} samples failed "
+                    f"datasets.{self.dataset.name}: {failed} of {samples.samples_in} samples failed "
                     f"({share:.0%}; {reasons}); allowed: max_failed {self.dataset.max_failed:.0%}; nothing was "
                     f"published. First: {self._first_failure()}; cure: mend the files, or raise max_failed"
                 )

@@ -112,7 +112,8 @@ def describe(field: Field, seconds: float, bins: int) -> npt.NDArray[np.float32]
     dx, dy = np.ascontiguousarray(field[::2, ::2, 0]), np.ascontiguousarray(field[::2, ::2, 1])
     size, degrees = cv2.cartToPolar(dx, dy, angleInDegrees=True)
     median_dx, median_dy = float(np.median(dx)), float(np.median(dy))
-    residual = cv2.magnitude(dx - np.float32(median_dx), dy - np.float32(median_dy))
+    # not cv2.magnitude: what it rounds to depends on where its arrays lie in memory
+    residual = np.sqrt((dx - np.float32(median_dx)) ** 2 + (dy - np.float32(median_dy)) ** 2)
     (mean,), (spread,) = (value[0] for value in cv2.meanStdDev(size))
     pixels = [mean, spread, cv2.mean(dx)[0], cv2.mean(dy)[0], median_dx, median_dy, cv2.mean(residual)[0]]
     sector = (degrees * np.float32(bins / 360) + np.float32(0.5)).astype(np.intp).ravel() % bins

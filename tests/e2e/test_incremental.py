@@ -165,6 +165,22 @@ def test_too_many_failures_turn_the_run_red_and_publish_nothing(world: World) ->
     assert len(snapshot.read("brightness")) == 12
 
 
+def test_samples_without_a_wanted_stream_are_told_but_do_not_fail_the_run(world: World) -> None:
+    for i in range(6):
+        (world.media / f"only-words-{i}.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nwords\n")
+    text = world.catalog.read_text()
+    world.catalog.write_text("\n".join(line for line in text.splitlines() if ":Words" not in line))
+    report = world.run()
+    assert report.published
+    assert report.samples is not None
+    assert (report.samples.samples_in, report.samples.done, report.samples.quarantined) == (18, 12, 6)
+    assert report.quarantine_by_reason == {"empty": 6}
+    for image in world.media.rglob("*.png"):
+        image.unlink()
+    with pytest.raises(RunFailedError, match="none of 18 samples has a stream that the features read"):
+        world.run()
+
+
 def test_the_report_is_stored(world: World) -> None:
     report = world.run()
     stored = json.loads((world.folder / f"store/grain/_runs/{report.run_id}/report.json").read_text())

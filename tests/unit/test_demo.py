@@ -161,6 +161,11 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path
     assert same == ["media/storm-night/broken-image.jpg"]  # nothing but the header is left of it
 
 
+def test_encoding_the_same_frames_again_gives_the_same_bytes() -> None:
+    for truth in make_truth(24, 0):
+        assert len({demo._video(truth, 0) for _ in range(4)}) == 1
+
+
 def test_a_corpus_that_is_there_is_not_touched(tmp_path: Path) -> None:
     first = write_corpus(tmp_path, samples=4)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
