@@ -54,5 +54,5 @@ def test_a_red_data_set_fails_the_flow(world: World) -> None:
 
     for i in range(1, 11, 2):
         (world.media / "day" / f"s{i:02d}.png").write_bytes(b"nothing")
-    with pytest.raises(RunFailedError, match="grain: datasets.grain: 5 of 12 samples failed"):
+    with pytest.raises(RunFailedError, match=r"grain: datasets\.grain: 5 of 12 samples failed"):
         nightly(world.catalog)
