@@ -8,8 +8,16 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli
-from pipeline.cli import CatalogOption, DatasetsArgument, JsonOption, StrictOption, app
+from pipeline.cli import app, run, store
+from pipeline.cli.app import (
+    DEFAULT_CATALOG,
+    CatalogOption,
+    DatasetsArgument,
+    JsonOption,
+    StrictOption,
+    console,
+)
+from pipeline.cli.app import main as run_application
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -23,7 +31,7 @@ QUIET = {
 @app.command()
 def nightly(
     datasets: DatasetsArgument = None,
-    catalog: CatalogOption = cli.DEFAULT_CATALOG,
+    catalog: CatalogOption = DEFAULT_CATALOG,
     strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,9 +45,9 @@ def nightly(
     from flows.observe import drawn_by
     from pipeline.console import drawing
 
-    with drawing(cli.console(error=True)) as events, drawn_by(events):
+    with drawing(console(error=True)) as events, drawn_by(events):
         reports = flow(catalog.resolve(), datasets)
-    cli.finish_run(reports, strict=strict, as_json=as_json)
+    run.finish_run(reports, strict=strict, as_json=as_json)
 
 
 @app.command()
@@ -54,18 +62,18 @@ def demo(
     from pipeline.console import drawing
     from pipeline.demo import DATASET, write_corpus
 
-    out = cli.console()
+    out = console()
     out.print(
         f"A synthetic corpus of {samples} labelled samples in {folder} (made by code, two files broken on purpose)"
     )
-    with drawing(cli.console(error=True)) as events:
+    with drawing(console(error=True)) as events:
         corpus = write_corpus(folder, samples=samples, events=events)
     nightly(None, corpus.catalog)
-    cli.quarantine(DATASET, corpus.catalog)
-    cli.train(DATASET, corpus.catalog)
+    store.quarantine(DATASET, corpus.catalog)
+    run.train(DATASET, corpus.catalog)
     out.print(f"\nLook around: gristmill show {DATASET} --catalog {corpus.catalog}", markup=False)
 
 
 def main() -> None:
     """Run the command line."""
-    cli.main(app)
+    run_application(app)

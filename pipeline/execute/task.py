@@ -360,11 +360,12 @@ def merge(
 
 def write_file(store: DatasetStore, feature: str, shard: int, table: pa.Table) -> ShardFile:
     """Write one shard table under a fresh name; it is invisible until it is committed."""
-    path = shard_path(feature, shard)
-    store.fs.makedirs(store.path(path).rpartition("/")[0], exist_ok=True)
-    with store.fs.open(store.path(path), "wb") as sink:
-        write_shard(table, sink)
-    return ShardFile(path, int(store.fs.size(store.path(path))), len(table))
+    sink = pa.BufferOutputStream()
+    write_shard(table, sink)
+    content = sink.getvalue()
+    path = shard_path(feature, shard, content)
+    store.write_bytes(path, content)
+    return ShardFile(path, content.size, len(table))
 
 
 def _reason_of(error: Exception) -> Reason:

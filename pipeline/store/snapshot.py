@@ -5,7 +5,7 @@ visible with one transaction of adds and removes, so it is seen whole or not at 
 feature rows (the samples, the quarantine, the recipes, the fitted state) is named in the commit's own metadata.
 
     <store>/<dataset>/_delta_log/                          versions; a snapshot is a version
-    <store>/<dataset>/feature=<name>/shard-000123-<uuid>.parquet
+    <store>/<dataset>/feature=<name>/shard-000123-<digest>-<unique>.parquet
     <store>/<dataset>/feature=aligned.<name>/...           the same samples on the common timeline
     <store>/<dataset>/_tables/{samples,quarantine}-<uuid>.parquet
     <store>/<dataset>/_fitted/<feature>-<digest>.safetensors
@@ -31,11 +31,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.errors import StoreError
-from pipeline.store.shard import ALIGNED_SCHEMA
+from pipeline.store.shard import ALIGNED_SCHEMA, DIGEST_BYTES
 
 ALIGNED_PREFIX = "aligned."
 _INFO = "gristmill"
-_FILE = re.compile(r"^feature=(?P<feature>[^/]+)/shard-(?P<shard>\d{6,})-[0-9a-f]{32}\.parquet$")
+_FILE = re.compile(
+    r"^feature=(?P<feature>[^/]+)/shard-(?P<shard>\d{6,})-(?P<digest>[0-9a-f]{32})-[0-9a-f]{8}\.parquet$"
+)
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,16 @@ class ShardFile:
         return int(self._match["shard"])
 
     @property
+    def digest(self) -> str:
+        """The digest that its bytes had when it was written (``file_digest``)."""
+        return self._match["digest"]
+
+    @property
     def _match(self) -> re.Match[str]:
         match = _FILE.match(self.path)
         if match is None:
             raise StoreError(
-                f"{self.path}: not the name of a shard file; allowed: feature=<name>/shard-<n>-<uuid>.parquet"
+                f"{self.path}: not the name of a shard file; allowed: feature=<name>/shard-<n>-<digest>-<id>.parquet"
             )
         return match
 
@@ -166,8 +173,10 @@ class DatasetStore:
 
     def read_file(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one Parquet file of the store, as it is (no partition columns are added)."""
-        with self.fs.open(self.path(path), "rb") as stream:
-            return pq.read_table(stream, columns=None if columns is None else list(columns))
+        names = None if columns is None else list(columns)
+        with self.fs.open(self.path(path), "rb") as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
+            # one thread: Arrow's own would still be at work on the stream when a short-lived process ends
+            return file.read(columns=names, use_threads=False)
 
     def write_table(self, kind: str, table: pa.Table) -> str:
         """Write a side table (samples, quarantine) under a fresh name; return its path."""
@@ -203,8 +212,8 @@ class DatasetStore:
             return False
         return True
 
-    def write_bytes(self, path: str, content: bytes) -> None:
-        """Write a small file whole."""
+    def write_bytes(self, path: str, content: Any) -> None:
+        """Write a file whole; ``content`` is bytes or a buffer."""
         self.fs.makedirs(posixpath.dirname(self.path(path)), exist_ok=True)
         self.fs.pipe_file(self.path(path), content)
 
@@ -300,6 +309,13 @@ def _delta_schema() -> pa.Schema:
     return pa.schema(fields)
 
 
-def shard_path(feature: str, shard: int) -> str:
-    """A fresh, never used path for the rows of one feature and shard."""
-    return f"feature={feature}/shard-{shard:06d}-{uuid.uuid4().hex}.parquet"
+def shard_path(feature: str, shard: int, content: Any) -> str:
+    """A fresh, never used path for the rows of one feature and shard, which holds the digest of the file's bytes."""
+    return f"feature={feature}/shard-{shard:06d}-{file_digest(content)}-{uuid.uuid4().hex[:8]}.parquet"
+
+
+def file_digest(content: Any) -> str:
+    """BLAKE3 of a file's bytes (16 bytes, as hex): what its name promises."""
+    import blake3
+
+    return str(blake3.blake3(memoryview(content)).hexdigest(length=DIGEST_BYTES))

@@ -1,67 +1,28 @@
-"""The command line. Commands that go through Prefect are added by ``flows.cli``, the installed entry point.
-
-Exit codes: 0 done; 1 failed, nothing published; 2 wrong usage or catalog; 3 done, but samples are in quarantine (only
-with ``--strict``); 130 interrupted.
-"""
+"""Commands that make snapshots, and train on them: init, schema, plan, run, rebuild, train."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from features.errors import CatalogError, GristmillError
-
-app = typer.Typer(
-    name="gristmill",
-    help="Raw video, audio, images and text in; time-aligned, versioned, training-ready features out.",
-    epilog="Start with: gristmill demo. Then: gristmill init FOLDER, gristmill plan, gristmill run, gristmill train. "
-    "Exit codes: 0 done, 1 failed (nothing published), 2 wrong usage or catalog, 3 quarantine not empty (--strict).",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+from pipeline.cli.app import (
+    DEFAULT_CATALOG,
+    QUARANTINED,
+    CatalogOption,
+    DatasetArgument,
+    DatasetsArgument,
+    JsonOption,
+    SerialOption,
+    SnapshotOption,
+    StrictOption,
+    VerifyOption,
+    app,
+    console,
+    emit,
 )
-
-CatalogOption = Annotated[Path, typer.Option("--catalog", "-c", help="The catalog file.", metavar="FILE")]
-DatasetArgument = Annotated[str, typer.Argument(help="A data set of the catalog.", metavar="DATASET")]
-DatasetsArgument = Annotated[
-    list[str] | None, typer.Argument(help="Data sets of the catalog; all of them by default.", metavar="[DATASET]...")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
-SerialOption = Annotated[bool, typer.Option("--serial", help="Compute in this process, without Dask.")]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 3 when any sample is in quarantine.")]
-VerifyOption = Annotated[
-    bool, typer.Option("--verify-content", help="Read every file again instead of trusting size and time of change.")
-]
-SnapshotOption = Annotated[int | None, typer.Option("--snapshot", help="A version instead of the last one.")]
-
-DEFAULT_CATALOG = Path("data_catalog.yaml")
-QUARANTINED = 3
-
-
-@app.callback()
-def _root(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
-) -> None:
-    """Take the options that come before every command."""
-    # main() reads --debug: it handles the errors
-
-
-def console(*, error: bool = False) -> Any:
-    """The console to draw on: results on standard output, progress on standard error."""
-    from rich.console import Console
-
-    return Console(stderr=error, highlight=False)
-
-
-def emit(document: Any) -> None:
-    """Print a JSON document on standard output."""
-    sys.stdout.write(json.dumps(document, indent=1, default=str) + "\n")
 
 
 @app.command()
@@ -217,73 +178,3 @@ def train(
     print_training(console(), trained.title, trained.rows)
     for line in trained.lines:
         console().print(line, markup=False)
-
-
-@app.command()
-def quarantine(
-    dataset: DatasetArgument,
-    catalog: CatalogOption = DEFAULT_CATALOG,
-    reason: Annotated[str | None, typer.Option("--reason", help="Only this reason code.")] = None,
-    snapshot: SnapshotOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the samples that failed, and why.
-
-    Example: gristmill quarantine clips --reason corrupt
-    """
-    from pipeline.catalog import load_catalog
-    from pipeline.console import print_quarantine
-    from pipeline.run import published
-
-    rows = published(load_catalog(catalog), dataset, snapshot).quarantine.to_pylist()
-    rows = [row for row in rows if reason is None or row["reason"] == reason]
-    if as_json:
-        emit([row | {name: row[name].hex() for name in ("content", "recipe")} for row in rows])
-    else:
-        print_quarantine(console(), rows)
-
-
-@app.command()
-def show(
-    dataset: DatasetArgument,
-    catalog: CatalogOption = DEFAULT_CATALOG,
-    snapshot: SnapshotOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what a snapshot holds: features, rows, widths, sizes, and where the files lie.
-
-    Example: gristmill show clips --snapshot 3
-    """
-    from pipeline.catalog import load_catalog
-    from pipeline.console import print_snapshot
-    from pipeline.run import published
-
-    found = published(load_catalog(catalog), dataset, snapshot)
-    if as_json:
-        emit(found.summary())
-    else:
-        print_snapshot(console(), found.summary())
-
-
-def main(application: typer.Typer = app) -> None:
-    """Run the command line; errors made on purpose are printed without a traceback unless ``--debug`` is given."""
-    debug = "--debug" in sys.argv[1:]
-    try:
-        application()
-    except CatalogError as error:
-        if debug:
-            raise
-        _complain(error)
-        sys.exit(2)
-    except GristmillError as error:
-        if debug:
-            raise
-        _complain(error)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing was published\n")
-        sys.exit(130)
-
-
-def _complain(error: GristmillError) -> None:
-    sys.stderr.write(f"error: {error}\n")

@@ -1,0 +1,87 @@
+"""The command line. Commands that go through Prefect are added by ``flows.cli``, the installed entry point.
+
+Exit codes: 0 done; 1 failed, nothing published; 2 wrong usage or catalog; 3 done, but samples are in quarantine (only
+with ``--strict``); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from features.errors import CatalogError, GristmillError
+
+app = typer.Typer(
+    name="gristmill",
+    help="Raw video, audio, images and text in; time-aligned, versioned, training-ready features out.",
+    epilog="Start with: gristmill demo. Then: gristmill init FOLDER, gristmill plan, gristmill run, gristmill train. "
+    "Exit codes: 0 done, 1 failed (nothing published), 2 wrong usage or catalog, 3 quarantine not empty (--strict).",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+CatalogOption = Annotated[Path, typer.Option("--catalog", "-c", help="The catalog file.", metavar="FILE")]
+DatasetArgument = Annotated[str, typer.Argument(help="A data set of the catalog.", metavar="DATASET")]
+DatasetsArgument = Annotated[
+    list[str] | None, typer.Argument(help="Data sets of the catalog; all of them by default.", metavar="[DATASET]...")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
+SerialOption = Annotated[bool, typer.Option("--serial", help="Compute in this process, without Dask.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 3 when any sample is in quarantine.")]
+VerifyOption = Annotated[
+    bool, typer.Option("--verify-content", help="Read every file again instead of trusting size and time of change.")
+]
+SnapshotOption = Annotated[int | None, typer.Option("--snapshot", help="A version instead of the last one.")]
+
+DEFAULT_CATALOG = Path("data_catalog.yaml")
+QUARANTINED = 3
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Take the options that come before every command."""
+    # main() reads --debug: it handles the errors
+
+
+def console(*, error: bool = False) -> Any:
+    """The console to draw on: results on standard output, progress on standard error."""
+    from rich.console import Console
+
+    return Console(stderr=error, highlight=False)
+
+
+def emit(document: Any) -> None:
+    """Print a JSON document on standard output."""
+    sys.stdout.write(json.dumps(document, indent=1, default=str) + "\n")
+
+
+def main(application: typer.Typer = app) -> None:
+    """Run the command line; errors made on purpose are printed without a traceback unless ``--debug`` is given."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        application()
+    except CatalogError as error:
+        if debug:
+            raise
+        _complain(error)
+        sys.exit(2)
+    except GristmillError as error:
+        if debug:
+            raise
+        _complain(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing was published\n")
+        sys.exit(130)
+
+
+def _complain(error: GristmillError) -> None:
+    sys.stderr.write(f"error: {error}\n")
