@@ -46,7 +46,7 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
 """Field of a sample -> what its column is often called, letters and digits only; the first one found is taken."""
 PREFERRED = (".mp4", ".mkv", ".webm", ".mov", ".wav", ".flac", ".png", ".jpg", ".srt", ".vtt", ".txt")
 """Which of two files of the same name is kept, when the folder has as many of one kind as of the other."""
-PROBED = 5
+PROBED = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,8 @@ class Proposal:
     features: tuple[str, ...]
     grid: float
     trainable: bool
+    silent: bool
+    """Some of the videos looked at have no audio track, though the catalog asks for their sound."""
 
     def text(self, target: Path) -> str:
         """Return the YAML of a catalog at ``target``: its paths are relative to the folder that it lies in."""
@@ -81,7 +83,8 @@ class Proposal:
             *(f"      {line}" for line in self.features),
             f"    align: {{grid: {self.grid:g}, default: mean}}  # seconds; the same rows for every feature",
             *(["    train: {methods: [early, late]}  # beside every feature alone"] if self.trainable else []),
-            "    max_failed: 0.1  # share of samples that may fail; above it a run publishes nothing",
+            f"    max_failed: {0.5 if self.silent else 0.1}  # share of samples that may fail; above it a run publishes "
+            + ("nothing (videos without sound fail audio.mfcc)" if self.silent else "nothing"),
         ]
         return "\n".join(lines) + "\n"
 
@@ -98,7 +101,7 @@ def propose(folder: Path) -> Proposal:
     found = _look(folder)
     manifest, notes = _best_manifest(found)
     source = _manifest_source(manifest, found) if manifest else _folder_source(found)
-    features, feature_notes = _features(found, source.streams)
+    features, feature_notes, silent = _features(found, source.streams)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.name).strip("-._") or "data"
     kinds = Counter(found.media.values())
     summary = [
@@ -116,6 +119,7 @@ def propose(folder: Path) -> Proposal:
         features=tuple(features),
         grid=source.grid,
         trainable=source.labelled,
+        silent=silent,
     )
 
 
@@ -219,7 +223,7 @@ def _folder_source(found: _Found) -> _Source:
         globs = ", ".join(_scalar(f"**/*{suffix}") for suffix in sorted(include))
         lines.append(f"  include: [{globs}]  # one file of each kind for a sample")
     if not split_from:
-        lines.append("splits: {train: 0.8, validation: 0.1, test: 0.1, seed: 0}")
+        lines.append(_shares(labelled=not isinstance(labels, str)))
     labelled = not isinstance(labels, str)
     return _Source(lines=tuple(lines), streams=streams, summary=tuple(summary), labelled=labelled)
 
@@ -280,6 +284,14 @@ def _folder_labels(samples: Sequence[str], *, split_from: bool) -> Counter[str] 
 
 def _counted_labels(labels: Mapping[str, int]) -> str:
     return ", ".join(f"{label} ({count})" for label, count in sorted(labels.items()))
+
+
+def _shares(*, labelled: bool, windows: bool = False) -> str:
+    """The line that deals samples to splits; what has no labels is never tested on, so all of it is for fitting."""
+    if not labelled:
+        return "splits: {train: 1.0}  # without labels there is nothing to test"
+    by = ", by: file}  # windows of one file stay in one split" if windows else "}"
+    return "splits: {train: 0.8, validation: 0.1, test: 0.1, seed: 0" + by
 
 
 def _split_names(names: Iterable[str], indent: str) -> list[str]:
@@ -442,9 +454,7 @@ def _manifest_source(manifest: _Manifest, found: _Found) -> _Source:
     if "split" in fields:
         lines += _split_names({str(cell) for cell in manifest.columns[fields["split"]] if cell not in (None, "")}, "  ")
     else:
-        windows = len(named) < manifest.rows
-        by = ", by: file}  # windows of one file stay in one split" if windows else "}"
-        lines.append("splits: {train: 0.8, validation: 0.1, test: 0.1, seed: 0" + by)
+        lines.append(_shares(labelled="label" in fields, windows=len(named) < manifest.rows))
     ordered = tuple(stream for stream in STREAMS if stream in streams | beside)
     return _Source(
         lines=tuple(lines),
@@ -517,7 +527,8 @@ def _is_seconds(cell: Any) -> bool:
 # --- features ------------------------------------------------------------------------------------------------------
 
 
-def _features(found: _Found, streams: Sequence[Stream]) -> tuple[list[str], list[str]]:
+def _features(found: _Found, streams: Sequence[Stream]) -> tuple[list[str], list[str], bool]:
+    """The lines of the features, what to say of them, and whether some videos have no sound though it is asked for."""
     lines: list[str] = []
     notes: list[str] = []
     if "image" in streams:
@@ -529,19 +540,19 @@ def _features(found: _Found, streams: Sequence[Stream]) -> tuple[list[str], list
             "  prepare: [video.keyframes]",
             "  extractor: image.cnn",
         ]
-    heard = "audio" in streams
+    heard, silent = "audio" in streams, False
     if "video" in streams and not heard:
-        heard, note = _audio_in_videos(found)
+        heard, silent, note = _audio_in_videos(found)
         notes.append(note)
     if heard:
         lines.append("audio.mfcc: {}  # how it sounds; against noise: {prepare: [audio.denoise]}")
     if "text" in streams:
         lines += ["text.word2vec:  # what is written: vectors trained on these texts", "  prepare: [text.clean]"]
-    return lines, notes
+    return lines, notes, heard and silent
 
 
-def _audio_in_videos(found: _Found) -> tuple[bool, str]:
-    """Open a few videos, evenly spread, and say whether they have sound."""
+def _audio_in_videos(found: _Found) -> tuple[bool, bool, str]:
+    """Open some videos, evenly spread: whether any has sound, whether any has none, and what to say of it."""
     import av
 
     videos = [path for path, stream in found.media.items() if stream == "video"]
@@ -555,7 +566,7 @@ def _audio_in_videos(found: _Found) -> tuple[bool, str]:
             broken += 1
     said = f"sound: {heard} of {len(chosen)} videos looked at have an audio track"
     said += f", {broken} cannot be opened" if broken else ""
-    return heard > 0, said + ("; those without one fail audio.mfcc" if heard and silent else "")
+    return heard > 0, silent > 0, said + ("; those without one fail audio.mfcc" if heard and silent else "")
 
 
 # --- YAML ----------------------------------------------------------------------------------------------------------

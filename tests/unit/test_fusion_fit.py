@@ -14,7 +14,9 @@ import torch
 
 from features.errors import GristmillError, RunFailedError, StoreError
 from pipeline.fusion.data import FusionData, Modality
-from pipeline.fusion.fit import TrainOptions, TrainResult, train
+from pipeline.fusion.fit import train
+from pipeline.fusion.options import TrainOptions
+from pipeline.fusion.result import TrainResult
 
 QUICK = TrainOptions(epochs=30, learning_rate=5e-3, patience=30, device="cpu")
 LENGTH = 5

@@ -187,8 +187,13 @@ def test_every_kind_of_manifest_is_found(make: Make, tmp_path: Path, suffix: str
     assert data_set.splits.by == "sample"
 
 
+def test_without_labels_all_is_for_fitting(make: Make, tmp_path: Path) -> None:
+    data_set = accept(propose(make(files("a.wav", "b.wav"))), tmp_path / "data_catalog.yaml")
+    assert (data_set.splits.train, data_set.splits.test) == (1, 0)
+
+
 def test_windows_of_one_file_stay_in_one_split(make: Make, tmp_path: Path) -> None:
-    folder = make({"m.csv": "file,start,end\na.wav,0,2\na.wav,2,4\n"} | files("a.wav"))
+    folder = make({"m.csv": "file,start,end,label\na.wav,0,2,x\na.wav,2,4,y\n"} | files("a.wav"))
     assert accept(propose(folder), tmp_path / "data_catalog.yaml").splits.by == "file"
 
 
@@ -275,6 +280,7 @@ def test_videos_are_asked_for_sound(make: Make, tmp_path: Path, sounds: list[boo
     data_set = accept(proposal, tmp_path / "data_catalog.yaml")
     assert list(data_set.features) == ["video.flow", "scenes", *(["audio.mfcc"] if heard else [])]
     assert told in proposal.summary
+    assert data_set.max_failed == (0.5 if len(set(sounds)) == 2 else 0.1), "the first run must not turn red"
 
 
 def test_a_video_that_cannot_be_opened_is_told(make: Make) -> None:
