@@ -83,7 +83,7 @@ class Proposal:
             *(f"      {line}" for line in self.features),
             f"    align: {{grid: {self.grid:g}, default: mean}}  # seconds; the same rows for every feature",
             *(["    train: {methods: [early, late]}  # beside every feature alone"] if self.trainable else []),
-            f"    max_failed: {0.5 if self.silent else 0.1}  # share of samples that may fail; above it a run publishes "
+            f"    max_failed: {0.5 if self.silent else 0.1}  # share of samples that may fail; above, a run publishes "
             + ("nothing (videos without sound fail audio.mfcc)" if self.silent else "nothing"),
         ]
         return "\n".join(lines) + "\n"
