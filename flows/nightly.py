@@ -36,10 +36,10 @@ def _run_all(catalog: Path, datasets: list[str] | None, *, from_nothing: bool) -
     loaded = load_catalog(catalog)
     reports, problems = [], []
     for name in datasets or loaded.datasets:
-        run = Run(loaded, name, events=current_events(), from_nothing=from_nothing)
         try:
-            for stage in STAGES:
-                run_stage(run, stage)
+            with Run(loaded, name, events=current_events(), from_nothing=from_nothing) as run:
+                for stage in STAGES:
+                    run_stage(run, stage)
         except GristmillError as error:
             problems.append(f"{name}: {error}")
         else:

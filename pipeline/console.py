@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -23,6 +23,14 @@ from rich.text import Text
 
 from pipeline.events import Events
 from pipeline.report import RunReport
+
+if TYPE_CHECKING:
+    from pipeline.adopt import Adopted
+    from pipeline.estimate import Estimate
+    from pipeline.store.diff import Diff, FeatureDiff
+    from pipeline.store.gc import Collected
+    from pipeline.store.history import Published
+    from pipeline.store.verify import Verified
 
 _LINE_EVERY_SECONDS = 5.0
 
@@ -119,14 +127,16 @@ def _table(title: str, *columns: str) -> Table:
 
 def print_report(console: Console, report: RunReport) -> None:
     """The result of a run as tables."""
-    counts = _table(f"Data set {report.dataset}", "feature", "in", "done", "unchanged", "quarantined", "removed")
     rows = dict(report.features)
     if report.samples is not None:
         rows["all samples"] = report.samples
+    late = ("deferred",) if any(c.deferred for c in rows.values()) else ()
+    columns = ("feature", "in", "done", "unchanged", "quarantined", *late, "removed")
+    counts = _table(f"Data set {report.dataset}", *columns)
     for name, c in rows.items():
         if name == "all samples":
             counts.add_section()
-        numbers = (c.samples_in, c.done, c.unchanged, c.quarantined, c.removed)
+        numbers = (c.samples_in, c.done, c.unchanged, c.quarantined, *((c.deferred,) if late else ()), c.removed)
         counts.add_row(Text(name), *(f"{number:,}" for number in numbers))
     console.print(counts)
     stages = _table("Time", "stage", "seconds", "rate")
@@ -153,14 +163,47 @@ def print_report(console: Console, report: RunReport) -> None:
         )
 
 
-def print_plan(console: Console, dataset: str, reasons: Mapping[str, list[tuple[str, int]]]) -> None:
-    """A plan as a table: how many rows of which feature, and why."""
+def print_plan(
+    console: Console, dataset: str, reasons: Mapping[str, list[tuple[str, int]]], estimate: Estimate
+) -> None:
+    """A plan as a table: how many rows of which feature, why, and what it will cost."""
     table = _table(f"Plan for {dataset}", "feature", "rows")
     table.add_column("why")
     for feature, found in reasons.items():
         for reason, count in found:
             table.add_row(Text(feature), f"{count:,}", Text(reason))
     console.print(table)
+    if not (any(cost.seconds != 0 for cost in estimate.features.values()) or estimate.decode):
+        console.print(Text("Nothing to compute.", style="green"))
+        return
+    costs = _table("Estimate, from earlier runs", "part", "samples or rows", "worker seconds", "bytes")
+    for stream, cost in estimate.decode.items():
+        costs.add_row(f"decode {stream}", f"{cost.count:,}", _known(cost.seconds, ",.1f"), "")
+    for feature, cost in {**estimate.features, **({"align": estimate.align} if estimate.align else {})}.items():
+        if cost.seconds != 0:
+            costs.add_row(Text(feature), f"{cost.count:,}", _known(cost.seconds, ",.1f"), _known(cost.bytes, ","))
+    console.print(costs)
+    workers = "1 worker" if estimate.workers == 1 else f"{estimate.workers} workers"
+    seconds, size = _known(estimate.seconds, ",.0f", " s"), _known(estimate.bytes, ",", " bytes")
+    console.print(Text(f"In all, with {workers}: {seconds}; written: {size}."))
+
+
+def _known(value: float | None, form: str, unit: str = "") -> str:
+    return "unknown (first run)" if value is None else f"{value:{form}}{unit}"
+
+
+def print_adopted(console: Console, adopted: Adopted) -> None:
+    """What ``adopt`` has proved, and what it has done."""
+    equal = "are equal" if adopted.largest is None else f"differ by {adopted.largest} at most"
+    console.print(Text(f"{len(adopted.sampled):,} rows of {adopted.feature} were computed again and {equal}."))
+    if adopted.snapshot is None:
+        told = f"Dry run: {adopted.rows:,} rows would be adopted; nothing was published."
+    else:
+        told = (
+            f"Published snapshot {adopted.snapshot}: {adopted.rows:,} rows of {adopted.feature} and "
+            f"{adopted.aligned_rows:,} aligned rows adopted, none computed."
+        )
+    console.print(Text(told, style="bold green"))
 
 
 def print_quarantine(console: Console, rows: list[dict[str, Any]]) -> None:
@@ -203,3 +246,91 @@ def print_snapshot(console: Console, summary: Mapping[str, Any]) -> None:
     console.print(f"{summary['samples']:,} samples, {summary['quarantined']:,} of them in quarantine.")
     for name, found in summary["features"].items():
         console.print(Text(f"{name}: {found['files'][0]}"))
+
+
+def print_log(console: Console, entries: Iterable[Published]) -> None:
+    """The history of a data set, a paragraph for each snapshot."""
+    for entry in entries:
+        named = "".join(f"  [{name}]" for name in entry.releases)
+        gone = "  removed by gc" if entry.removed else ""
+        head = Text.assemble(
+            (f"snapshot {entry.version}", "bold"), f"  {entry.created}  {entry.run_id}", (named, "green"), (gone, "red")
+        )
+        console.print(head)
+        rows = ", ".join(f"{name} {count:,}" for name, count in entry.rows.items() if not name.startswith("aligned."))
+        held = f"{entry.samples:,} samples, {entry.quarantined:,} in quarantine; rows: {rows or 'none'}"
+        for line in (held, entry.changed):
+            console.print(Padding(Text(line), (0, 0, 0, 4)))
+
+
+_SHOWN_FAILURES = 20
+
+
+def print_diff(console: Console, found: Diff) -> None:
+    """Two snapshots compared: a row for each feature, then why rows changed and who went in and out of quarantine."""
+    kinds = ("added", "removed", "changed", "relabelled", "unchanged")
+    table = _table(f"Snapshot {found.before} -> {found.after}", "feature", *kinds)
+    for name, feature in found.features.items():
+        table.add_row(Text(name), *(f"{getattr(feature, kind):,}" for kind in kinds))
+    table.add_section()
+    table.add_row(
+        "samples (split, label)", *(f"{found.samples[kind]:,}" if kind in found.samples else "" for kind in kinds)
+    )
+    console.print(table)
+    for name, feature in found.features.items():
+        for line in _changes(feature):
+            console.print(Text(f"{name}: {line}"))
+    for title, failures in (("Into quarantine", found.entered), ("Out of quarantine", found.left)):
+        for sample_id, feature_name, reason in failures[:_SHOWN_FAILURES]:
+            console.print(Text(f"{title}: {sample_id}, {feature_name or 'all features'}, {reason}"))
+        if len(failures) > _SHOWN_FAILURES:
+            console.print(Text(f"{title}: {len(failures) - _SHOWN_FAILURES:,} more (--json lists all)"))
+
+
+def _changes(feature: FeatureDiff) -> Iterator[str]:
+    """Why the rows of a feature changed, and how far their values moved."""
+    if not feature.changed:
+        return
+    if feature.content:
+        yield f"what was read changed ({feature.content:,})"
+    for reason, count in feature.recipes.items():
+        yield f"{reason} ({count:,})"
+    before, after = feature.widths
+    if before != after:
+        yield f"width {before} -> {after}"
+        return
+    yield f"{feature.same_bytes:,} of {feature.changed:,} changed rows hold the same numbers"
+    if feature.shift is not None and feature.same_bytes < feature.changed:
+        shift = feature.shift
+        yield f"1 - cosine: {shift.mean:.2g} on average, at most {shift.max:.2g} ({shift.sample_id})"
+
+
+def print_verified(console: Console, found: Verified) -> None:
+    """What was checked of a snapshot, and every fault."""
+    for fault in found.faults:
+        console.print(Text.assemble((fault.where, "bold"), ": ", (fault.message, "red")))
+    what = (
+        f"{found.dataset}, snapshot {found.snapshot}: {found.files:,} files, {found.bytes:,} bytes, {found.rows:,} rows"
+    )
+    if found.faults:
+        cure = f"cure: gristmill rebuild {found.dataset}, or bring the files back from a copy"
+        console.print(Text(f"{what}: {len(found.faults):,} faults; {cure}", style="bold red"))
+    else:
+        console.print(Text(f"{what}: all as it must be.", style="bold green"))
+
+
+def print_collected(console: Console, found: Collected) -> None:
+    """What gc has removed, or would remove."""
+    table = _table("Would be removed" if found.dry_run else "Removed", "what", "files", "bytes")
+    for kind, freed in found.freed.items():
+        table.add_row(kind, f"{freed.files:,}", f"{freed.bytes:,}")
+    if found.freed:
+        console.print(table)
+    versions = ", ".join(map(str, found.removed)) or "none"
+    console.print(f"Snapshots {'that would go' if found.dry_run else 'removed'}: {versions}.", markup=False)
+    names = "".join(f", {name} = {version}" for name, version in found.releases.items())
+    console.print(f"Kept: {', '.join(map(str, found.kept)) or 'none'}{names}.", markup=False)
+    if found.resumable:
+        console.print(f"Kept for runs that can be resumed: {found.resumable:,} finished shards.")
+    done = "to be freed" if found.dry_run else "freed"
+    console.print(Text(f"{found.bytes / 1e6:,.1f} MB {done}.", style="bold green"))

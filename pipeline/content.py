@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from features.errors import SampleError
 from features.types import Stream
 from pipeline.events import SILENT, Events
-from pipeline.keys import digest
+from pipeline.keys import digest, digest_rows
 from pipeline.media.source import Source
 from pipeline.store.shard import DIGEST_BYTES
 
@@ -26,6 +26,7 @@ CACHE_SCHEMA = pa.schema(
         pa.field("digest", pa.binary(DIGEST_BYTES), nullable=False),
     ]
 )
+_FILES = pa.schema([CACHE_SCHEMA.field(name) for name in ("uri", "size", "version")])
 _CHUNK = 1 << 22
 
 Digests = npt.NDArray[np.uint8]
@@ -44,55 +45,73 @@ def file_digest(uri: str) -> bytes:
 
 
 def stream_digests(
-    samples: pa.Table, streams: Sequence[Stream], cache: pa.Table, *, verify: bool = False, events: Events = SILENT
-) -> tuple[dict[Stream, Digests], pa.Table]:
-    """Digest every file that the streams of ``samples`` name; return them by stream, and the new cache.
+    samples: pa.Table,
+    stream: Stream,
+    cache: pa.Table,
+    *,
+    shared: pa.Table | None = None,
+    verify: bool = False,
+    events: Events = SILENT,
+) -> tuple[Digests, pa.Table]:
+    """Digest every file that one stream of ``samples`` names; return the samples' digests, and the new cache.
 
-    A file whose (uri, size, version) is in ``cache`` is not read, unless ``verify``. A file that cannot be read gets a
-    digest of its identity, so that it is tried again when it changes; the reason is found again when it is extracted.
+    A file whose (uri, size, version) is in ``cache`` is not read, unless ``verify``; nor is one that is in ``shared``,
+    what this returned for another stream. A file that cannot be read gets a digest of its identity, so that it is tried
+    again when it changes; the reason is found again when it is extracted.
     """
-    files = pa.concat_tables(
-        [
-            samples.select([f"{stream}_uri", f"{stream}_size", f"{stream}_version"]).rename_columns(
-                ["uri", "size", "version"]
-            )
-            for stream in streams
-        ]
-    )
-    files = files.filter(pc.is_valid(files["uri"])).group_by(["uri", "size", "version"]).aggregate([])
-    files = files.combine_chunks()
-    known = np.zeros(len(files), dtype=bool)
+    files = samples.select([f"{stream}_{name}" for name in _FILES.names]).rename_columns(_FILES.names)
+    present = pc.is_valid(files["uri"])
+    of_sample = np.cumsum(present.to_numpy(zero_copy_only=False)) - 1
+    files = files.filter(present) if files["uri"].null_count else files
+    remembered = [] if verify else [cache]
+    remembered += [] if shared is None else [shared]
+    known = next((table for table in remembered if _same_files(table, files)), None)
+    if known is None:
+        coded = files["uri"].combine_chunks().dictionary_encode()
+        place = coded.indices.to_numpy().astype(np.int64)
+        first = np.zeros(len(coded.dictionary), dtype=np.int64)
+        first[place[::-1]] = np.arange(len(place))[::-1]
+        of_sample = place[of_sample] if len(place) else of_sample
+        known = _digested(files.take(pa.array(first)), remembered, events)
+    digests = np.zeros((len(samples), DIGEST_BYTES), dtype=np.uint8)
+    rows = np.flatnonzero(present.to_numpy(zero_copy_only=False))
+    digests[rows] = fixed_binary(known["digest"])[of_sample[rows]]
+    return digests, known
+
+
+def _same_files(known: pa.Table, files: pa.Table) -> bool:
+    """Whether these very files in this order are known, as after a night without changes."""
+    return len(known) == len(files) and all(known[name].equals(files[name]) for name in _FILES.names)
+
+
+def _digested(files: pa.Table, remembered: Iterable[pa.Table], events: Events) -> pa.Table:
+    """``files`` with their digests: remembered under the same uri, size and version, or read."""
     digests = np.zeros((len(files), DIGEST_BYTES), dtype=np.uint8)
-    if len(cache) and not verify:
-        at = pc.index_in(_identity(files), value_set=_identity(cache)).to_numpy(zero_copy_only=False)
-        known = ~np.isnan(at)
-        digests[known] = fixed_binary(cache["digest"])[at[known].astype(np.int64)]
+    known = np.zeros(len(files), dtype=bool)
+    for table in remembered:
+        unknown = np.flatnonzero(~known)
+        if not len(unknown):
+            break
+        sought = files["uri"].take(pa.array(unknown)).combine_chunks()
+        found = pc.fill_null(pc.index_in(table["uri"], value_set=sought), -1).to_numpy()
+        rows = np.flatnonzero(found >= 0)
+        place = unknown[found[rows]]
+        there, here = table.take(pa.array(rows)), files.take(pa.array(place))
+        same = pc.and_(pc.equal(there["size"], here["size"]), pc.equal(there["version"], here["version"])).to_numpy()
+        place = place[same]
+        digests[place] = fixed_binary(there["digest"])[same]
+        known[place] = True
     missing = np.flatnonzero(~known)
     if len(missing):
         events.started("digest", len(missing), "files")
-        rows = files.take(pa.array(missing)).to_pylist()
+        unread = files.take(pa.array(missing)).to_pylist()
         with ThreadPoolExecutor(max_workers=4) as pool:
-            for index, found in zip(missing, pool.map(_digest_or_identity, rows), strict=True):
+            for index, found in zip(missing, pool.map(_digest_or_identity, unread), strict=True):
                 digests[index] = np.frombuffer(found, dtype=np.uint8)
                 events.advanced("digest")
         events.finished("digest")
-    by_stream: dict[Stream, Digests] = {}
-    for stream in streams:
-        at = pc.index_in(samples[f"{stream}_uri"].combine_chunks(), value_set=files["uri"].combine_chunks())
-        index = at.to_numpy(zero_copy_only=False).astype(np.float64)
-        present = ~np.isnan(index)
-        column = np.zeros((len(samples), DIGEST_BYTES), dtype=np.uint8)
-        column[present] = digests[index[present].astype(np.int64)]
-        by_stream[stream] = column
-    flat = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(DIGEST_BYTES), len(files), [None, pa.py_buffer(np.ascontiguousarray(digests))]
-    )
-    return by_stream, pa.table([*files.columns, flat], schema=CACHE_SCHEMA)
-
-
-def _identity(files: pa.Table) -> pa.Array:
-    parts = [files["uri"], pc.cast(files["size"], pa.string()), files["version"]]
-    return pc.binary_join_element_wise(*parts, "\0").combine_chunks()
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST_BYTES), len(digests), [None, pa.py_buffer(digests)])
+    return pa.table([*files.columns, column], schema=CACHE_SCHEMA)
 
 
 def _digest_or_identity(row: dict[str, Any]) -> bytes:
@@ -117,9 +136,9 @@ def windowed(digests: Digests, samples: pa.Table) -> Digests:
     windows = pc.is_valid(samples["start_ns"]).to_numpy(zero_copy_only=False)
     if not windows.any():
         return digests
+    rows = np.flatnonzero(windows)
+    edges = [samples[name].take(pa.array(rows)).to_numpy().astype("<i8") for name in ("start_ns", "end_ns")]
+    read = np.concatenate([digests[rows], np.stack(edges, axis=1).view(np.uint8)], axis=1)
     result = digests.copy()
-    starts, ends = samples["start_ns"].to_pylist(), samples["end_ns"].to_pylist()
-    for row in np.flatnonzero(windows):
-        part = digest(digests[row].tobytes(), str(starts[row]).encode(), str(ends[row]).encode())
-        result[row] = np.frombuffer(part, dtype=np.uint8)
+    result[rows] = digest_rows(read, of=b"window")
     return result

@@ -10,21 +10,44 @@ from features.errors import RunFailedError
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """The samples of one feature (or of the whole data set): ``in = done + unchanged + quarantined``, always."""
+    """The samples of one feature (or of the whole data set).
+
+    ``in = done + unchanged + quarantined + deferred``, always. Deferred: stale or missing, but not asked for.
+    """
 
     samples_in: int
     done: int
     unchanged: int
     quarantined: int
     removed: int = 0
+    deferred: int = 0
 
     def check(self, what: str) -> None:
         """Raise ``RunFailedError`` when a sample was lost or invented."""
-        if self.samples_in != self.done + self.unchanged + self.quarantined:
+        if self.samples_in != self.done + self.unchanged + self.quarantined + self.deferred:
             raise RunFailedError(
                 f"{what}: {self.samples_in} samples in, but {self.done} done + {self.unchanged} unchanged + "
-                f"{self.quarantined} quarantined; nothing was published. A defect of Gristmill: please report it"
+                f"{self.quarantined} quarantined + {self.deferred} deferred; nothing was published. A defect of "
+                "Gristmill: please report it"
             )
+
+
+DECODED_TOGETHER = "video+audio"
+"""The stream that one pass over a video file for its frames and its sound counts as."""
+
+
+@dataclass
+class Spent:
+    """What a part of the work cost so far: ``count`` pieces in ``seconds`` of workers."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def __iadd__(self, other: Spent) -> Spent:
+        """Take in what another shard or run spent."""
+        self.count += other.count
+        self.seconds += other.seconds
+        return self
 
 
 @dataclass(kw_only=True)
@@ -49,6 +72,8 @@ class RunReport:
     """Stage -> wall seconds."""
     worker_seconds: dict[str, float] = field(default_factory=dict)
     """Part of extraction (decode, extract, write) -> seconds summed over the workers."""
+    spent: dict[str, Spent] = field(default_factory=dict)
+    """``decode <stream>``, ``extract <feature>``, ``write <feature>``, ``align`` -> samples or rows, and seconds."""
     notices: list[str] = field(default_factory=list)
 
     @property

@@ -9,11 +9,12 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal, TypeVar
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -30,20 +31,35 @@ from pipeline import keys
 from pipeline.catalog import Catalog, DataSet
 from pipeline.catalog.steps import importable
 from pipeline.chain import Chain
-from pipeline.content import CACHE_SCHEMA, stream_digests, windowed
+from pipeline.content import CACHE_SCHEMA, Digests, stream_digests, windowed
+from pipeline.estimate import Estimate, estimate, read_rates
 from pipeline.events import SILENT, Events
-from pipeline.execute.engine import Engine, open_engine, resolve_device
+from pipeline.execute.engine import Engine, cores, open_engine, resolve_device
 from pipeline.execute.ledger import Ledger, entry_name, recorded
 from pipeline.execute.task import run_shard
 from pipeline.execute.work import FeatureWork, SampleWork, ShardReport, ShardWork
 from pipeline.media.source import Source
 from pipeline.media.text import read_text
-from pipeline.plan import COMPUTED, FeaturePlan, Plan, Status, Wanted, make_plan, plan_feature, sample_rows, streamless
+from pipeline.plan import (
+    COMPUTED,
+    EVERYTHING,
+    Asked,
+    FeaturePlan,
+    Plan,
+    Status,
+    Wanted,
+    make_plan,
+    plan_feature,
+    sample_rows,
+    streamless,
+)
 from pipeline.report import Counts, RunReport
 from pipeline.scan import Scan, scan
 from pipeline.state import StateRef, needs_fit, save_fitted, weights_digest
 from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile, Snapshot
+from pipeline.store.lease import Lease, acquire
 from pipeline.store.quarantine import Failure, to_table
+from pipeline.store.releases import open_snapshot
 
 W = TypeVar("W", ShardWork, alignment.AlignWork)
 
@@ -53,7 +69,11 @@ STAGES = ("scan", "plan", "fit", "extract", "align", "publish")
 
 
 class Run:
-    """One run, stage by stage. Each stage may be called once, in order; each keeps what the next ones need."""
+    """One run, stage by stage. Each stage may be called once, in order; each keeps what the next ones need.
+
+    As a context manager it holds the data set's lease: no other run writes meanwhile, and one that tries is told so at
+    its start. Raises ``StoreError`` where another live run holds it. A dry run (scan and plan) needs none.
+    """
 
     def __init__(
         self,
@@ -64,14 +84,20 @@ class Run:
         verify_content: bool = False,
         from_nothing: bool = False,
         engine: Literal["serial", "dask"] | None = None,
+        asked: Asked = EVERYTHING,
     ) -> None:
         """Prepare a run.
 
         ``verify_content`` reads every file again instead of trusting size and version. ``from_nothing`` computes and
-        fits everything anew and replaces the old snapshot at the end. ``engine`` overrides the catalog's.
+        fits everything anew and replaces the old snapshot at the end. ``engine`` overrides the catalog's. ``asked``
+        limits what is computed: other stale rows stay as they are, and the next plan names them again.
         """
+        if from_nothing and asked != EVERYTHING:
+            raise ValueError("from_nothing: got a limit as well; allowed: all features and samples")
         self.catalog, self.events = catalog, events
         self.dataset: DataSet = catalog.dataset(dataset)
+        self.asked = asked
+        asked.check_features(self.dataset.name, self.dataset.features)
         self.store = DatasetStore(catalog.store, dataset)
         self.base: Snapshot | None = self.store.snapshot()
         self.verify_content, self.from_nothing = verify_content, from_nothing
@@ -85,10 +111,28 @@ class Run:
         )
         self.extracted = ShardReport(shard=-1)
         self.aligned = ShardReport(shard=-1)
+        self._lease: Lease | None = None
+        self._held = ExitStack()
         self._ledger = Ledger(self.store)
         self._entries: dict[str, bool] = {}
         self._fitted: dict[str, dict[str, Any]] = {}
         self._alignment: dict[str, FeaturePlan] = {}
+
+    def __enter__(self) -> Self:
+        """Take the lease, and look again what is published: another run may have been at work until now."""
+        with ExitStack() as held:
+            purpose = "rebuild" if self.from_nothing else "run"
+            self._lease = held.enter_context(acquire(self.store, purpose, events=self.events))
+            self.base = self.store.snapshot()
+            self.report.base = None if self.base is None else self.base.version
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the lease back."""
+        self._held.close()
 
     @property
     def _compared(self) -> Snapshot | None:
@@ -111,14 +155,29 @@ class Run:
             total = len(self.found.samples) + len(self.found.rejected)
             self.events.finished("scan", f"{total} samples")
             self.report.notices += self.found.notes
-            streams: list[Stream] = sorted({chain.stream for chain in self.dataset.features.values()})
-            cache = self.store.read_cache(CACHE_SCHEMA)
-            self._digests, cached = stream_digests(
-                self.found.samples, streams, cache, verify=self.verify_content, events=self.events
-            )
-            if not cached.equals(cache):
-                self.store.write_cache(cached)
+            self.asked.check_samples(self.dataset.name, self.found.samples["sample_id"])
+            self._digests = self._digest_streams()
         return self.found
+
+    def _digest_streams(self) -> dict[Stream, Digests]:
+        found: dict[Stream, Digests] = {}
+        streams: list[Stream] = sorted({chain.stream for chain in self.dataset.features.values()})
+        shared = None  # a video file may be its own sound: it is read once
+        for stream in streams:
+            cache = self.store.read_cache(f"content-{stream}", CACHE_SCHEMA)
+            found[stream], known = stream_digests(
+                self.found.samples,
+                stream,
+                cache,
+                shared=shared if stream == "video" else None,
+                verify=self.verify_content,
+                events=self.events,
+            )
+            if not known.equals(cache):
+                self.store.write_cache(f"content-{stream}", known)
+            if stream == "audio":
+                shared = known
+        return found
 
     def plan(self) -> Plan:
         """Compare what is wanted with the last snapshot. Reads no media; features that must be fitted say so."""
@@ -127,12 +186,21 @@ class Run:
             for name, chain in self.dataset.features.items():
                 digests = windowed(self._digests[chain.stream], self.found.samples)
                 present = pc.is_valid(self.found.samples[f"{chain.stream}_uri"]).to_numpy(zero_copy_only=False)
-                wanted[name] = Wanted(chain, self._recipe(name, chain), digests, present)
+                asked = self.asked.rows(name, self.found.samples["sample_id"])
+                wanted[name] = Wanted(chain, self._recipe(name, chain), digests, present, asked)
             self.planned = make_plan(
                 self._compared, self.found.samples, wanted, shard_samples=self.dataset.shard_samples
             )
             self.report.reasons = {name: feature.reasons() for name, feature in self.planned.features.items()}
         return self.planned
+
+    def estimate(self) -> Estimate:
+        """What the plan costs, from the rates of earlier runs and the files of the last snapshot."""
+        workers = self.catalog.engine.workers
+        wide = 1 if self.engine_kind == "serial" else cores() if workers == "auto" else workers
+        return estimate(
+            self.planned, read_rates(self.store), workers=wide, aligned=self.dataset.align is not None
+        )
 
     def _recipe(self, name: str, chain: Chain) -> dict[str, Any] | None:
         weights = weights_digest(chain, self.catalog.folder)
@@ -150,7 +218,7 @@ class Run:
 
     def fit(self) -> None:
         """Fit what must be fitted, on the training split only, and plan again. Fitted state is kept between nights."""
-        waiting = [name for name, feature in self.planned.features.items() if feature.wanted.recipe is None]
+        waiting = [name for name, feature in self.planned.features.items() if feature.count(Status.NEEDS_FIT)]
         if not waiting:
             return
         with self._timed("fit"), importable(self.catalog.folder):
@@ -214,6 +282,7 @@ class Run:
                     self.events.advanced("extract", sum(report.computed.values()) + len(report.failures))
                 self.events.finished("extract")
         self.report.worker_seconds = dict(self.extracted.seconds)
+        self.report.spent |= self.extracted.spent
         self.report.notices += self.extracted.notices
 
     def _finished_or_run(
@@ -255,14 +324,14 @@ class Run:
 
     def _shard_work(self, shards: Mapping[int, set[str]]) -> Iterator[ShardWork]:
         device = resolve_device(self.catalog.engine.device)
-        samples, base_files = self.planned.samples, self.planned.base_files()
+        samples, base_files = self.planned.samples, self.planned.base_files
         for shard, rows in _rows_by_shard(samples, shards):
             roster = _roster(samples, rows)
             features, wanted = [], np.zeros(len(samples), dtype=bool)
             for name in sorted(shards[shard]):
                 feature = self.planned.features[name]
                 compute = rows[np.isin(feature.status[rows], COMPUTED)]
-                keep = rows[np.isin(feature.status[rows], (Status.UNCHANGED, Status.RELABEL))]
+                keep = rows[feature.kept[rows]]
                 wanted[compute] = True
                 ids = samples["sample_id"].take(pa.array(compute)).to_pylist()
                 features.append(
@@ -303,7 +372,7 @@ class Run:
         ids = self.planned.samples["sample_id"]
         present = {}
         for name, feature in self.planned.features.items():
-            has = np.isin(feature.status, (Status.UNCHANGED, Status.RELABEL, *COMPUTED))
+            has = feature.kept | np.isin(feature.status, COMPUTED)
             failed = [failure.sample_id for failure in self.extracted.failures if failure.feature == name]
             has[pc.is_in(ids, value_set=pa.array(failed, pa.string())).to_numpy()] = False
             present[name] = has
@@ -326,6 +395,7 @@ class Run:
                         self.aligned += report
                         self.events.advanced("align", sum(report.computed.values()))
                     self.events.finished("align")
+            self.report.spent |= self.aligned.spent
             self.report.aligned_rows_written = sum(self.aligned.computed.values())
             self.report.aligned_samples = max((int(plan.wanted.present.sum()) for plan in plans.values()), default=0)
 
@@ -334,7 +404,7 @@ class Run:
         assert options is not None  # noqa: S101  # narrowed for mypy: align() has checked it
         present = self._present()
         inputs = {
-            name: (present[name], feature.wanted.content, feature.recipe_digest)
+            name: (present[name], feature.stored_content, feature.stored_recipes)
             for name, feature in self.planned.features.items()
         }
         contents = alignment.contents(inputs)
@@ -350,7 +420,7 @@ class Run:
     def _align_work(self, plan: Plan, shards: Mapping[int, set[str]]) -> Iterator[alignment.AlignWork]:
         options = self.dataset.align
         assert options is not None  # noqa: S101  # narrowed for mypy: align() has checked it
-        samples, base_files = plan.samples, plan.base_files()
+        samples, base_files = plan.samples, plan.base_files
         current = {key: file for key, file in base_files.items() if not file.feature.startswith(ALIGNED_PREFIX)}
         for file in self.extracted.removed:
             current.pop((file.feature, file.shard))
@@ -399,6 +469,8 @@ class Run:
             adds = [*self.extracted.files, *self.aligned.files]
             removes = self._removes()
             if self._anything_changed(adds, removes, failures):
+                if self._lease is not None:
+                    self._lease.check()
                 self.report.snapshot = self._commit(adds, removes, failures)
                 self.report.published = True
                 self._ledger.clear(self._entries)
@@ -438,7 +510,7 @@ class Run:
             standing = {
                 (sample_id, name)
                 for name, feature in {**self.planned.features, **self._alignment}.items()
-                for sample_id in self._ids(feature.status == Status.QUARANTINED)
+                for sample_id in self._ids(np.isin(feature.status, (Status.QUARANTINED, Status.DEFERRED)))
             }
             failures += [
                 Failure(**row)
@@ -453,6 +525,7 @@ class Run:
 
     def _count(self, failures: list[Failure]) -> None:
         failed = Counter(failure.feature for failure in failures)
+        where = {(failure.sample_id, failure.feature) for failure in failures}
         for name, feature in self.planned.features.items():
             counts = Counts(
                 samples_in=int(feature.wanted.present.sum()),
@@ -460,26 +533,43 @@ class Run:
                 unchanged=feature.count(Status.UNCHANGED, Status.RELABEL),
                 quarantined=failed[name],
                 removed=feature.removed,
+                deferred=sum((key, name) not in where for key in self._ids(feature.status == Status.DEFERRED)),
             )
             counts.check(f"{self.dataset.name}.{name}")
             self.report.features[name] = counts
         rejected = len(self.found.rejected)
         quarantined = {failure.sample_id for failure in failures if failure.stage != "scan"}
-        busy = np.zeros(len(self.planned.samples), dtype=bool)
+        busy, waiting = (np.zeros(len(self.planned.samples), dtype=bool) for _ in range(2))
         for feature in self.planned.features.values():
             busy |= np.isin(feature.status, COMPUTED)
+            waiting |= feature.status == Status.DEFERRED
         bad = pc.is_in(
             self.planned.samples["sample_id"], value_set=pa.array(sorted(quarantined), pa.string())
         ).to_numpy()
         self.report.samples = Counts(
             samples_in=len(self.planned.samples) + rejected,
             done=int((busy & ~bad).sum()),
-            unchanged=int((~busy & ~bad).sum()),
+            unchanged=int((~busy & ~bad & ~waiting).sum()),
             quarantined=int(bad.sum()) + rejected,
             removed=self._removed_samples(),
+            deferred=int((waiting & ~busy & ~bad).sum()),
         )
         self.report.samples.check(self.dataset.name)
         self.report.quarantine_by_reason = dict(Counter(failure.reason for failure in failures).most_common())
+
+    def _recipes(self, name: str, feature: FeaturePlan) -> dict[str, Any]:
+        """The documents of every recipe that rows of a feature have after this run, by digest."""
+        found = {} if feature.wanted.recipe is None else {feature.recipe_digest.hex(): feature.wanted.recipe}
+        if self._compared is not None:
+            before = self._compared.info["recipes"].get(name, {})
+            stale = {row.tobytes().hex() for row in np.unique(feature.standing.recipe, axis=0)}
+            found |= {digest: before[digest] for digest in sorted(stale) if digest in before}
+        return found
+
+    def _fitted_before(self) -> dict[str, Any]:
+        """Fitted state of the last snapshot: stale rows that were not asked for were made with it."""
+        fitted = {} if self._compared is None else self._compared.info["fitted"]
+        return {name: fitted[name] for name in self.planned.features if name in fitted}
 
     def _removed_samples(self) -> int:
         if self._compared is None:
@@ -510,7 +600,7 @@ class Run:
                 )
         for name, counts in self.report.features.items():
             had_rows = self._compared is not None and name in self._compared.features
-            if had_rows and counts.samples_in and not counts.done + counts.unchanged:
+            if had_rows and counts.samples_in and not counts.done + counts.unchanged + counts.deferred:
                 raise RunFailedError(
                     f"datasets.{self.dataset.name}.features.{name}: had rows in snapshot {self.report.base} and would "
                     f"come out empty ({counts.quarantined} of {counts.samples_in} failed); nothing was published. "
@@ -545,8 +635,7 @@ class Run:
 
     def _commit(self, adds: list[ShardFile], removes: list[ShardFile], failures: list[Failure]) -> int:
         recipes = {
-            name: {feature.recipe_digest.hex(): feature.wanted.recipe}
-            for name, feature in {**self.planned.features, **self._alignment}.items()
+            name: self._recipes(name, feature) for name, feature in {**self.planned.features, **self._alignment}.items()
         }
         failures = [replace(failure, run_id=failure.run_id or self.report.run_id) for failure in failures]
         info = {
@@ -555,9 +644,17 @@ class Run:
             "samples": self.store.write_table("samples", self.planned.samples),
             "quarantine": self.store.write_table("quarantine", to_table(failures)),
             "recipes": recipes,
-            "fitted": self._fitted,
+            "fitted": self._fitted_before() | self._fitted,
             "dims": {name: chain.extractor.dim for name, chain in self.dataset.features.items()},
             "grid": None if self.dataset.align is None else self.dataset.align.grid,
+            "streams": {name: chain.stream for name, chain in self.dataset.features.items()},
+            "counts": {
+                "samples": len(self.planned.samples),
+                "quarantined": len({failure.sample_id for failure in failures}),
+                "deferred": {name: counts.deferred for name, counts in self.report.features.items()},
+            },
+            "changes": {name: feature.reasons(standing=False) for name, feature in self.planned.features.items()},
+            "rebuilt": self.from_nothing and self.base is not None,
         }
         return self.store.commit(run_id=self.report.run_id, base=self.base, adds=adds, removes=removes, info=info)
 
@@ -570,26 +667,46 @@ def run_dataset(
     verify_content: bool = False,
     from_nothing: bool = False,
     engine: Literal["serial", "dask"] | None = None,
+    asked: Asked = EVERYTHING,
 ) -> RunReport:
     """Bring one data set up to date: scan, plan, fit, extract, align, publish. Options as for ``Run``."""
-    run = Run(catalog, dataset, events=events, verify_content=verify_content, from_nothing=from_nothing, engine=engine)
-    for stage in STAGES:
-        getattr(run, stage)()
+    run = Run(
+        catalog,
+        dataset,
+        events=events,
+        verify_content=verify_content,
+        from_nothing=from_nothing,
+        engine=engine,
+        asked=asked,
+    )
+    with run:
+        for stage in STAGES:
+            getattr(run, stage)()
     return run.report
 
 
-def plan_dataset(catalog: Catalog, dataset: str, *, events: Events = SILENT, verify_content: bool = False) -> Run:
+def plan_dataset(
+    catalog: Catalog,
+    dataset: str,
+    *,
+    events: Events = SILENT,
+    verify_content: bool = False,
+    asked: Asked = EVERYTHING,
+) -> Run:
     """The dry run: scan and plan, compute nothing, publish nothing."""
-    run = Run(catalog, dataset, events=events, verify_content=verify_content)
+    run = Run(catalog, dataset, events=events, verify_content=verify_content, asked=asked)
     run.scan()
     run.plan()
     return run
 
 
-def published(catalog: Catalog, dataset: str, version: int | None = None) -> Snapshot:
-    """The snapshot that readers see. Raises ``StoreError`` where nothing was published yet."""
+def published(catalog: Catalog, dataset: str, which: str | int | None = None) -> Snapshot:
+    """The snapshot that readers see, or another one by version or release name.
+
+    Raises ``StoreError`` where nothing was published yet, or there is no such snapshot.
+    """
     store = DatasetStore(catalog.store, catalog.dataset(dataset).name)
-    snapshot = store.snapshot(version)
+    snapshot = open_snapshot(store, which)
     if snapshot is None:
         raise StoreError(f"{store.url}: nothing is published yet; cure: gristmill run {dataset}")
     return snapshot

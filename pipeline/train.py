@@ -12,7 +12,9 @@ from features.errors import StoreError
 from pipeline.catalog import Catalog
 from pipeline.events import SILENT, Events
 from pipeline.fusion.data import FusionData
-from pipeline.fusion.fit import RESULT_FILE, TrainOptions, train
+from pipeline.fusion.fit import train
+from pipeline.fusion.options import TrainOptions
+from pipeline.fusion.result import RESULT_FILE
 from pipeline.keys import code_digest, digest_json
 from pipeline.run import published
 from pipeline.store import ALIGNED_PREFIX, DatasetStore
@@ -61,13 +63,14 @@ class Trained:
 
 
 def train_dataset(
-    catalog: Catalog, dataset: str, *, version: int | None = None, retrain: bool = False, events: Events = SILENT
+    catalog: Catalog, dataset: str, *, which: str | int | None = None, retrain: bool = False, events: Events = SILENT
 ) -> Trained:
     """Train what the catalog asks for on a snapshot, unless these very models exist.
 
-    Raises ``StoreError`` when nothing is published or aligned, ``RunFailedError`` when the data cannot be trained on.
+    ``which``: a version or the name of a release, by default the last snapshot. Raises ``StoreError`` when
+    nothing is published or aligned, ``RunFailedError`` when the data cannot be trained on.
     """
-    snapshot = published(catalog, dataset, version)
+    snapshot = published(catalog, dataset, which)
     if not snapshot.aligned:
         raise StoreError(
             f"{snapshot.store.url}: snapshot {snapshot.version} has no aligned features to train on; "
@@ -86,7 +89,7 @@ def train_dataset(
             result.save(folder, str(snapshot.version))
             _upload(store, Path(folder), name)
     document = json.loads(store.fs.cat_file(result_path))
-    return Trained(dataset, store.path(name), document, fresh)
+    return Trained(dataset, f"{store.url}/{name}", document, fresh)
 
 
 def _upload(store: DatasetStore, folder: Path, name: str) -> None:

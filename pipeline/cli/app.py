@@ -37,7 +37,20 @@ StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 3 when a
 VerifyOption = Annotated[
     bool, typer.Option("--verify-content", help="Read every file again instead of trusting size and time of change.")
 ]
-SnapshotOption = Annotated[int | None, typer.Option("--snapshot", help="A version instead of the last one.")]
+FeaturesOption = Annotated[
+    list[str] | None,
+    typer.Option("--feature", help="Compute only this feature (may be given again).", metavar="NAME"),
+]
+SamplesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sample", help="Compute only samples whose id matches this glob (may be given again).", metavar="GLOB"
+    ),
+]
+SnapshotOption = Annotated[
+    str | None,
+    typer.Option("--snapshot", help="A version or the name of a release, instead of the last.", metavar="SNAPSHOT"),
+]
 
 DEFAULT_CATALOG = Path("data_catalog.yaml")
 QUARANTINED = 3
@@ -61,6 +74,11 @@ def console(*, error: bool = False) -> Any:
 def emit(document: Any) -> None:
     """Print a JSON document on standard output."""
     sys.stdout.write(json.dumps(document, indent=1, default=str) + "\n")
+
+
+def emit_line(row: dict[str, Any] | str) -> None:
+    """Print one line on standard output: text as it is, a JSON document in the form of JSON Lines."""
+    sys.stdout.write((row if isinstance(row, str) else json.dumps(row)) + "\n")
 
 
 def main(application: typer.Typer = app) -> None:

@@ -14,7 +14,9 @@ from pipeline.cli.app import (
     CatalogOption,
     DatasetArgument,
     DatasetsArgument,
+    FeaturesOption,
     JsonOption,
+    SamplesOption,
     SerialOption,
     SnapshotOption,
     StrictOption,
@@ -22,6 +24,7 @@ from pipeline.cli.app import (
     app,
     console,
     emit,
+    emit_line,
 )
 
 
@@ -61,26 +64,42 @@ def plan(
     datasets: DatasetsArgument = None,
     catalog: CatalogOption = DEFAULT_CATALOG,
     verify_content: VerifyOption = False,
+    features: FeaturesOption = None,
+    samples: SamplesOption = None,
+    listed: Annotated[bool, typer.Option("--samples", help="List every row to compute, with its reason.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a run would compute, and why. Computes nothing and publishes nothing.
+    """Say what a run would compute, why, and what it will cost. Computes nothing and publishes nothing.
 
-    Example: gristmill plan clips --json
+    With --samples: one line for each row that is computed, written again or dropped (with --json, JSON Lines).
+
+    Example: gristmill plan clips --samples
     """
     from pipeline.catalog import load_catalog
     from pipeline.console import drawing, print_plan
+    from pipeline.plan import Asked
     from pipeline.run import plan_dataset
 
+    asked = Asked(tuple(features or ()), tuple(samples or ()))
+
     loaded = load_catalog(catalog)
-    found = {}
-    with drawing(console(error=True)) as events:
-        for name in datasets or loaded.datasets:
-            found[name] = plan_dataset(loaded, name, events=events, verify_content=verify_content).report.reasons
-    if as_json:
-        emit({name: {feature: dict(why) for feature, why in reasons.items()} for name, reasons in found.items()})
-        return
-    for name, reasons in found.items():
-        print_plan(console(), name, reasons)
+    documents = {}
+    for name in datasets or loaded.datasets:
+        with drawing(console(error=True)) as events:
+            run = plan_dataset(loaded, name, events=events, verify_content=verify_content, asked=asked)
+        if listed:
+            for sample_id, feature, reason in run.planned.listing():
+                row = {"dataset": name, "sample_id": sample_id, "feature": feature, "reason": reason}
+                emit_line(row if as_json else "\t".join(row.values()))
+            continue
+        costs = run.estimate()
+        if as_json:
+            documents[name] = {"reasons": {what: dict(why) for what, why in run.report.reasons.items()}}
+            documents[name] |= {"estimate": costs.as_json()}
+        else:
+            print_plan(console(), name, run.report.reasons, costs)
+    if as_json and not listed:
+        emit(documents)
 
 
 @app.command()
@@ -89,16 +108,24 @@ def run(
     catalog: CatalogOption = DEFAULT_CATALOG,
     serial: SerialOption = False,
     verify_content: VerifyOption = False,
+    features: FeaturesOption = None,
+    samples: SamplesOption = None,
     strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Bring data sets up to date: compute what changed, align it, publish it.
 
-    Example: gristmill run clips --strict
+    With --feature or --sample only those rows are computed; others that are stale stay as they are, and are told as
+    deferred.
+
+    Example: gristmill run clips --feature audio.mfcc --sample 'day/*'
     """
+    from pipeline.plan import Asked
     from pipeline.run import run_dataset
 
-    _run(run_dataset, datasets, catalog, strict=strict, as_json=as_json, serial=serial, verify_content=verify_content)
+    limits: dict[str, Any] = {"asked": Asked(tuple(features or ()), tuple(samples or ()))}
+    limits["verify_content"] = verify_content
+    _run(run_dataset, datasets, catalog, strict=strict, as_json=as_json, serial=serial, **limits)
 
 
 @app.command()
@@ -171,7 +198,7 @@ def train(
 
     loaded = load_catalog(catalog)
     with drawing(console(error=True)) as events:
-        trained = train_dataset(loaded, dataset, version=snapshot, retrain=retrain, events=events)
+        trained = train_dataset(loaded, dataset, which=snapshot, retrain=retrain, events=events)
     if as_json:
         emit(trained.document)
         return

@@ -1,8 +1,9 @@
-"""Commands that look at what is published: show, quarantine."""
+"""Commands about what is published: show, quarantine, log, diff, release, verify, gc."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,17 @@ from pipeline.cli.app import (
     console,
     emit,
 )
+
+if TYPE_CHECKING:
+    from pipeline.store import DatasetStore
+
+
+def _open(catalog: Path, dataset: str) -> DatasetStore:
+    from pipeline.catalog import load_catalog
+    from pipeline.store import DatasetStore
+
+    loaded = load_catalog(catalog)
+    return DatasetStore(loaded.store, loaded.dataset(dataset).name)
 
 
 @app.command()
@@ -43,6 +55,49 @@ def quarantine(
 
 
 @app.command()
+def adopt(
+    dataset: DatasetArgument,
+    feature: Annotated[str, typer.Argument(help="A feature whose code changed.", metavar="FEATURE")],
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="How many rows to compute again as proof.")] = 20,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, help="How far a value may be from the stored one; it is recorded.")
+    ] = 0.0,
+    libraries: Annotated[
+        bool, typer.Option("--libraries", help="Also adopt rows made with other versions of libraries.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Prove, but publish nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep the rows of a feature whose code changed but not its numbers: some are computed again to prove it.
+
+    Exit code 1, and nothing changed, where the numbers differ or more than code does.
+
+    Example: gristmill adopt clips audio.mfcc --rows 50
+    """
+    from pipeline.adopt import adopt as adopt_rows
+    from pipeline.catalog import load_catalog
+    from pipeline.console import drawing, print_adopted
+
+    loaded = load_catalog(catalog)
+    with drawing(console(error=True)) as events:
+        adopted = adopt_rows(
+            loaded,
+            dataset,
+            feature,
+            rows=rows,
+            tolerance=tolerance,
+            libraries=libraries,
+            dry_run=dry_run,
+            events=events,
+        )
+    if as_json:
+        emit(adopted.as_json())
+    else:
+        print_adopted(console(), adopted)
+
+
+@app.command()
 def show(
     dataset: DatasetArgument,
     catalog: CatalogOption = DEFAULT_CATALOG,
@@ -62,3 +117,125 @@ def show(
         emit(found.summary())
     else:
         print_snapshot(console(), found.summary())
+
+
+@app.command()
+def log(
+    dataset: DatasetArgument,
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    as_json: JsonOption = False,
+) -> None:
+    """List every snapshot that was published, the newest first: what it holds, and what changed in it.
+
+    Example: gristmill log clips
+    """
+    from pipeline.console import print_log
+    from pipeline.store.history import history
+
+    entries = history(_open(catalog, dataset))
+    if as_json:
+        emit([entry.as_json() for entry in entries])
+    else:
+        print_log(console(), entries)
+
+
+@app.command()
+def diff(
+    dataset: DatasetArgument,
+    before: Annotated[str, typer.Argument(help="A version or the name of a release.", metavar="A")],
+    after: Annotated[str | None, typer.Argument(help="The same; by default the last snapshot.", metavar="[B]")] = None,
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two snapshots: rows added, removed and changed, and how far the values of changed rows moved.
+
+    Example: gristmill diff clips 3 4
+    """
+    from pipeline.catalog import load_catalog
+    from pipeline.console import print_diff
+    from pipeline.run import published
+    from pipeline.store.diff import diff as compare
+
+    loaded = load_catalog(catalog)
+    found = compare(published(loaded, dataset, before), published(loaded, dataset, after))
+    if as_json:
+        emit(found.as_json())
+    else:
+        print_diff(console(), found)
+
+
+@app.command()
+def release(
+    dataset: DatasetArgument,
+    name: Annotated[str, typer.Argument(help="The name, such as paper-1.", metavar="NAME")],
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    snapshot: SnapshotOption = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Forget the name instead.")] = False,
+) -> None:
+    """Name a snapshot: it can be read by that name, and gc keeps it.
+
+    Example: gristmill release clips paper-1 --snapshot 12
+    """
+    from pipeline.store.releases import create_release, delete_release
+
+    store = _open(catalog, dataset)
+    if delete:
+        delete_release(store, name)
+        console().print(f"{name} is no release any more.", markup=False)
+    else:
+        made = create_release(store, name, snapshot)
+        console().print(f"{made.name} is snapshot {made.version}.", markup=False)
+
+
+@app.command()
+def verify(
+    dataset: DatasetArgument,
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    snapshot: SnapshotOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every byte of a snapshot and check it: digests, rows, and that the counts add up. Exits with 1 on a fault.
+
+    Example: gristmill verify clips
+    """
+    from pipeline.catalog import load_catalog
+    from pipeline.console import drawing, print_verified
+    from pipeline.run import published
+    from pipeline.store.verify import verify as check
+
+    found = published(load_catalog(catalog), dataset, snapshot)
+    with drawing(console(error=True)) as events:
+        verified = check(found, events)
+    if as_json:
+        emit(verified.as_json())
+    else:
+        print_verified(console(), verified)
+    if verified.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gc(
+    dataset: DatasetArgument,
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="How many snapshots to keep besides releases.")] = 10,
+    ledger_days: Annotated[
+        float, typer.Option("--ledger-days", min=0, help="For how long a run that did not publish can be resumed.")
+    ] = 7.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove the files that no kept snapshot needs: kept are the last ones, every release, and what can be resumed.
+
+    Example: gristmill gc clips --keep 5 --dry-run
+    """
+    from pipeline.console import drawing, print_collected
+    from pipeline.store.gc import collect
+
+    store = _open(catalog, dataset)
+    with drawing(console(error=True)) as events:
+        found = collect(store, keep=keep, ledger_days=ledger_days, dry_run=dry_run, events=events)
+    if as_json:
+        emit(found.as_json())
+    else:
+        print_collected(console(), found)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, as_completed
 
+from features.errors import RunFailedError
 from pipeline.catalog.steps import importable
-from pipeline.execute.engine import Result, Work
+from pipeline.execute.engine import Piece, Result, Work
 
 # One thread a worker for every library with threads of its own, so that workers do not fight for cores; and freed
 # pages stay with the process: eager torch is several times slower when each batch faults its pages in anew.
@@ -27,6 +28,8 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
 }
 IN_FLIGHT_PER_WORKER = 2
+ATTEMPTS = 3
+"""How often a shard is begun whose worker dies; Dask blames the shards that wait on a dead worker as well."""
 
 
 class Cluster:
@@ -39,19 +42,40 @@ class Cluster:
     def map(self, function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
         """Apply ``function`` to each piece of ``work``; results come in order of completion."""
         pieces = iter(work)
-        running = as_completed(
-            [self._submit(function, piece) for piece in itertools.islice(pieces, self._window)], with_results=False
-        )
+        submitted = {self._submit(function, piece): (piece, 1) for piece in itertools.islice(pieces, self._window)}
+        running = as_completed(list(submitted), with_results=False)
         for future in running:
-            result: Result = future.result()
-            future.release()
+            piece, attempt = submitted.pop(future)
+            try:
+                result: Result = future.result()
+            except KilledWorker as error:
+                if attempt == ATTEMPTS:
+                    raise RunFailedError(_died(piece)) from error
+                again = self._submit(function, piece)
+                submitted[again] = (piece, attempt + 1)
+                running.add(again)
+                continue
+            finally:
+                future.release()
             following = next(pieces, None)
             if following is not None:
-                running.add(self._submit(function, following))
+                added = self._submit(function, following)
+                submitted[added] = (following, 1)
+                running.add(added)
             yield result
 
     def _submit(self, function: Callable[[Work], Result], piece: Work) -> Any:
         return self._client.submit(_run, function, pickle.dumps(piece), self._folder, pure=False)
+
+
+def _died(piece: Piece) -> str:
+    ids = sorted(piece.roster)
+    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+    return (
+        f"a worker process died {ATTEMPTS} times while it held shard {piece.shard} ({', '.join(ids[:5])}{more}): "
+        "killed from outside, out of memory, or crashed by a sample; nothing was published, finished shards are kept; "
+        "cure: fewer engine.workers or more memory, or find the sample with gristmill run --serial --sample ID"
+    )
 
 
 def _run(function: Callable[[Work], Result], pickled: bytes, folder: Path) -> Result:
@@ -85,7 +109,7 @@ def local_cluster(workers: int, folder: Path) -> Iterator[Cluster]:
             processes=True,
             host="127.0.0.1",
             dashboard_address=None,
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,  # what fails in a worker is raised in the driver
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from features.errors import GristmillError
 from pipeline.catalog.steps import importable
 
-Work = TypeVar("Work")
+
+class Piece(Protocol):
+    """A piece of work: one shard, with its samples."""
+
+    @property
+    def shard(self) -> int:
+        """The shard's number."""
+        ...
+
+    @property
+    def roster(self) -> Mapping[str, Any]:
+        """The samples of the shard, by id."""
+        ...
+
+
+Work = TypeVar("Work", bound=Piece)
 Result = TypeVar("Result")
 
 

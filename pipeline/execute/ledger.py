@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.execute.work import ShardReport
 from pipeline.keys import digest_json
@@ -50,9 +50,14 @@ def entry_name(work: Work) -> str:
 
 def recorded(function: Callable[[W], ShardReport], work: W) -> ShardReport:
     """Do the work and enter it in the ledger. Runs where the work runs, so that it counts even if the driver dies."""
+    name = entry_name(work)
+    ledger = Ledger(DatasetStore(work.store, work.dataset))
+    finished = ledger.read(name)
+    if finished is not None:  # a worker died after the entry and before its answer
+        return finished
     report = function(work)
-    report.entry = entry_name(work)
-    return Ledger(DatasetStore(work.store, work.dataset)).record(report)
+    report.entry = name
+    return ledger.record(report)
 
 
 class Ledger:
@@ -72,10 +77,16 @@ class Ledger:
 
     def find(self, name: str) -> ShardReport | None:
         """The report of work that was finished before, where its files are still what they were."""
-        return self._read(name) if name in self._names else None
+        return self.read(name) if name in self._names else None
 
-    def _read(self, name: str) -> ShardReport | None:
-        report = _ENTRY.validate_json(self._store.fs.cat_file(self._path(name)))
+    def read(self, name: str) -> ShardReport | None:
+        """The same, asked of the store now."""
+        try:
+            report = _ENTRY.validate_json(self._store.fs.cat_file(self._path(name)))
+        except FileNotFoundError:
+            return None
+        except ValidationError:  # the machine lost power while it was written
+            return None
         whole = all(self._store.has(file) for file in report.files)
         return report if whole else None
 
@@ -84,7 +95,7 @@ class Ledger:
         content = _ENTRY.dump_json(report)
         if self._store.create(f"{FOLDER}/{report.entry}.json", content):
             return report
-        first = self._read(report.entry)
+        first = self.read(report.entry)
         if first is not None:
             return first
         self._store.write_bytes(f"{FOLDER}/{report.entry}.json", content)

@@ -26,6 +26,7 @@ from pipeline.media.source import Source
 from pipeline.media.text import read_text
 from pipeline.media.video import AudioChunk, Event, FrameChunk, Notice, decode
 from pipeline.media.video import Failure as StreamFailure
+from pipeline.report import DECODED_TOGETHER, Spent
 from pipeline.state import bind
 from pipeline.store import DatasetStore, ShardFile, shard_path
 from pipeline.store.quarantine import Failure
@@ -100,7 +101,7 @@ class _Feature:
             self._run(batch)
 
     def _run(self, batch: list[tuple[_Pending, Any]]) -> None:
-        with self.job.clock("extract"):
+        with self.job.clock("extract", self.name):
             try:
                 results = self._compute([medium for _, medium in batch])
             except Exception as error:  # noqa: BLE001  # the failure boundary: any error belongs to a sample
@@ -181,14 +182,15 @@ class _Job:
         self.features = [_Feature(self, feature) for feature in work.features]
 
     @contextmanager
-    def clock(self, stage: str) -> Iterator[None]:
-        """Count the seconds spent in a stage."""
+    def clock(self, stage: str, what: str, count: int = 0) -> Iterator[None]:
+        """Count the seconds spent in a stage on one stream or feature, and ``count`` samples or rows of it."""
         begun = time.perf_counter()
         try:
             yield
         finally:
-            seconds = self.report.seconds
-            seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - begun
+            took = time.perf_counter() - begun
+            self.report.seconds[stage] = self.report.seconds.get(stage, 0.0) + took
+            self.report.spent.setdefault(f"{stage} {what}", Spent()).__iadd__(Spent(count=count, seconds=took))
 
     def fail(self, sample_id: str, feature: _Feature, stage: str, error: Exception) -> None:
         """Put a sample into quarantine for one feature (once)."""
@@ -233,7 +235,7 @@ class _Job:
         self, sample: SampleWork, stream: Stream, features: list[_Feature], reader: Callable[[Source], Any]
     ) -> None:
         try:
-            with self.clock("decode"):
+            with self.clock("decode", stream, 1):
                 medium = reader(Source(sample.uris[stream]))
         except Exception as error:  # noqa: BLE001  # the failure boundary: any error belongs to the sample
             for feature in features:
@@ -276,26 +278,27 @@ class _Job:
         self, source: Source, sample: SampleWork, requests: Mapping[str, FrameRequest], *, audio: bool
     ) -> Iterator[Event]:
         pieces = iter(decode(source, span=sample.span, frames=requests, audio=audio))
-        while True:
-            with self.clock("decode"):
-                piece = next(pieces, None)
-            if piece is None:
-                return
+        what = DECODED_TOGETHER if audio else "video"
+        with self.clock("decode", what, 1):
+            piece = next(pieces, None)
+        while piece is not None:
             yield piece
+            with self.clock("decode", what):
+                piece = next(pieces, None)
 
     def _push(self, sample: SampleWork, sinks: Mapping[str, ImageSink | FeatureSink], piece: FrameChunk) -> None:
         feature = next(feature for feature in self.features if feature.name == piece.key)
         if (sample.sample_id, feature.name) in self.failed:
             return
         try:
-            with self.clock("extract"):
+            with self.clock("extract", feature.name):
                 sinks[piece.key].push(piece.clip)
         except Exception as error:  # noqa: BLE001  # the failure boundary: any error belongs to the sample
             self.fail(sample.sample_id, feature, "extract", error)
 
     def _finish_video(self, sample: SampleWork, feature: _Feature, sink: ImageSink | FeatureSink) -> None:
         try:
-            with self.clock("extract"):
+            with self.clock("extract", feature.name):
                 result = sink.finish()
             if isinstance(result, FeatureSequence):
                 feature.accept(sample.sample_id, result)
@@ -312,17 +315,20 @@ class _Job:
         """Compute the last, unfilled batches."""
         for feature in self.features:
             feature.flush()
+            part = self.report.spent.setdefault(f"extract {feature.name}", Spent())
+            part.count += len(feature.work.compute)
 
     def write(self) -> None:
         """Write one new file for each feature, with kept rows and computed ones together."""
         store = DatasetStore(self.work.store, self.work.dataset)
         for feature in self.features:
-            with self.clock("write"):
+            with self.clock("write", feature.name):
                 table = self._table(feature, store)
                 if feature.work.base is not None:
                     self.report.removed.append(feature.work.base)
                 if len(table):
                     self.report.files.append(write_file(store, feature.name, self.work.shard, table))
+            self.report.spent[f"write {feature.name}"].count += len(table)
             self.report.computed[feature.name] = len(feature.done)
 
     def _table(self, feature: _Feature, store: DatasetStore) -> pa.Table:

@@ -9,6 +9,7 @@ from typing import Any
 from features.time import Span
 from features.types import Stream
 from pipeline.chain import Chain
+from pipeline.report import Spent
 from pipeline.state import StateRef
 from pipeline.store import ShardFile
 from pipeline.store.quarantine import Failure
@@ -87,6 +88,8 @@ class ShardReport:
     """Feature -> rows computed."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage -> seconds of one worker: decode, prepare and extract, write."""
+    spent: dict[str, Spent] = field(default_factory=dict)
+    """``decode <stream>``, ``extract <feature>``, ``write <feature>`` -> samples or rows, and their seconds."""
     notices: list[str] = field(default_factory=list)
 
     def __iadd__(self, other: ShardReport) -> ShardReport:
@@ -99,4 +102,6 @@ class ShardReport:
             self.computed[feature] = self.computed.get(feature, 0) + rows
         for stage, seconds in other.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        for part, spent in other.spent.items():
+            self.spent.setdefault(part, Spent()).__iadd__(spent)
         return self

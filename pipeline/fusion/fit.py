@@ -11,178 +11,26 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
-from urllib.parse import quote
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from features.errors import RunFailedError, StoreError
+from features.errors import RunFailedError
 from pipeline.events import SILENT, Events
 from pipeline.execute.engine import resolve_device
 from pipeline.fusion.data import FusionData, Modality, Split
-from pipeline.fusion.metrics import Classes, Metrics, confusion, majority, measure, summary
+from pipeline.fusion.metrics import Classes, confusion, majority, measure, summary
+from pipeline.fusion.options import METHODS, TrainOptions
+from pipeline.fusion.result import MAJORITY, Epoch, ModelResult, TrainResult
 
 if TYPE_CHECKING:
     import torch
 
     from pipeline.fusion.models import FusionModel, Summaries
 
-Method: TypeAlias = Literal["early", "late"]
-METHODS: tuple[Method, ...] = get_args(Method)
-MAJORITY = "majority"
-RESULT_FILE = "result.json"
-
 _CHUNK = 256
 """Samples that are summarised at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """How the models are trained.
-
-    ``methods``: fusion methods, beside every modality alone. ``epochs``: passes over the training split, at most;
-    ``patience``: epochs without a lower validation loss before training stops. ``hidden``: width of the hidden layers.
-    ``seeds``: everything is trained this many times, with seeds ``seed``, ``seed + 1``, ... ``learning_rate`` and
-    ``weight_decay`` are AdamW's. ``balanced``: weigh labels in the loss by the inverse of their frequency. ``device``:
-    "auto" is CUDA where there is one. Raises ``ValueError`` for values that are not allowed.
-    """
-
-    methods: tuple[Method, ...] = METHODS
-    epochs: int = 60
-    hidden: int = 64
-    learning_rate: float = 1e-3
-    batch_size: int = 32
-    seeds: int = 1
-    seed: int = 0
-    patience: int = 10
-    dropout: float = 0.2
-    weight_decay: float = 1e-4
-    balanced: bool = False
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    def __post_init__(self) -> None:
-        if unknown := [method for method in self.methods if method not in METHODS]:
-            raise ValueError(f"train: methods: got {unknown[0]!r}, allowed: {', '.join(METHODS)}")
-        for name in ("epochs", "hidden", "batch_size", "seeds", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train: {name}: got {getattr(self, name)}, allowed: >= 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"train: learning_rate: got {self.learning_rate}, allowed: > 0")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"train: weight_decay: got {self.weight_decay}, allowed: >= 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"train: dropout: got {self.dropout}, allowed: 0 <= dropout < 1")
-        if self.seed < 0:
-            raise ValueError(f"train: seed: got {self.seed}, allowed: >= 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """Mean loss over the training split (with dropout) and over the validation split, where there is one."""
-
-    train_loss: float
-    validation_loss: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelResult:
-    """How one model does on the test split.
-
-    ``mean`` and ``std`` (population) are over ``runs``, one a seed; ``confusion`` counts the test samples of all seeds,
-    rows are true labels. ``epochs`` and ``history`` (of the first seed) are empty for models that are not trained
-    themselves: late fusion and the majority label.
-    """
-
-    mean: Metrics
-    std: Metrics
-    runs: tuple[Metrics, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    epochs: tuple[int, ...] = ()
-    history: tuple[Epoch, ...] = ()
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class TrainResult:
-    """What training came to. ``models``: each modality by name, each method, and "majority", the baseline.
-
-    ``trained`` holds the models of the first seed, on the CPU, in evaluation mode. ``samples`` counts rows by split.
-    """
-
-    options: TrainOptions
-    labels: tuple[str, ...]
-    dims: dict[str, int]
-    samples: dict[str, int]
-    models: dict[str, ModelResult]
-    notes: tuple[str, ...]
-    trained: dict[str, FusionModel] = field(repr=False)
-
-    @property
-    def gain(self) -> dict[str, float]:
-        """For each method, its mean accuracy minus that of the best single modality."""
-        best = max(self.models[name].mean.accuracy for name in self.dims)
-        return {method: self.models[method].mean.accuracy - best for method in self.options.methods}
-
-    def save(self, folder: Path | str, snapshot_id: str) -> None:
-        """Write each trained model as safetensors, then ``result.json`` (last: where it is, the rest is complete)."""
-        from safetensors.torch import save_file
-
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        (target / RESULT_FILE).unlink(missing_ok=True)
-        for name, model in self.trained.items():
-            save_file(
-                {key: value.contiguous() for key, value in model.state_dict().items()}, _weights_file(target, name)
-            )
-        document = {
-            "snapshot": snapshot_id,
-            "options": asdict(self.options),
-            "labels": self.labels,
-            "dims": list(self.dims.items()),
-            "samples": self.samples,
-            "notes": self.notes,
-            "trained": sorted(self.trained),
-            "gain": self.gain,
-            "models": {name: asdict(result) for name, result in self.models.items()},
-        }
-        (target / RESULT_FILE).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    @staticmethod
-    def load_model(folder: Path | str, name: str) -> FusionModel:
-        """Return the saved model ``name`` on the CPU, in evaluation mode: it gives the logits that it gave.
-
-        Raises ``StoreError`` when there is no such model, or its weights do not fit what ``result.json`` says.
-        """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        from pipeline.fusion.models import build
-
-        source = Path(folder)
-        try:
-            document = json.loads((source / RESULT_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise StoreError(
-                f"{source}: no {RESULT_FILE}, so no complete training result; cure: train again"
-            ) from error
-        if name not in document["trained"]:
-            raise StoreError(f"{source}: model: got {name!r}, allowed: {', '.join(document['trained'])}")
-        dims = dict(document["dims"])
-        model = build(
-            list(dims) if name in METHODS else [name],
-            dims,
-            late=name == "late",
-            n_labels=len(document["labels"]),
-            hidden=document["options"]["hidden"],
-            dropout=document["options"]["dropout"],
-        )
-        path = _weights_file(source, name)
-        try:
-            model.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise StoreError(f"{path}: not the weights of {name!r}: {error}; cure: train again") from error
-        return model.eval()
 
 
 def train(data: FusionData, options: TrainOptions, events: Events = SILENT) -> TrainResult:
@@ -224,10 +72,6 @@ def train(data: FusionData, options: TrainOptions, events: Events = SILENT) -> T
     )
     events.finished("train", f"{len(truth)} test samples, {len(labels)} labels")
     return result
-
-
-def _weights_file(folder: Path, name: str) -> Path:
-    return folder / f"{quote(name, safe='')}.safetensors"
 
 
 def _check(data: FusionData) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -392,11 +236,13 @@ class _Setup:
     def _descend(self, model: FusionModel, what: str) -> tuple[Epoch, ...]:
         import torch
 
+        from pipeline.fusion.models import parameter_groups
+
         options = self.options
         inputs, target = self._inputs(model.names, "train"), self.target["train"]
         held_out, held_out_target = self._inputs(model.names, "validation"), self.target["validation"]
         loss_of = torch.nn.CrossEntropyLoss(weight=self.class_weight)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+        optimizer = torch.optim.AdamW(parameter_groups(model, options.learning_rate, options.weight_decay))
         history: list[Epoch] = []
         best_loss, best_epoch, best = math.inf, 0, model.state_dict()
         for epoch in range(options.epochs):

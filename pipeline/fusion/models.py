@@ -10,10 +10,13 @@ Every model works in two halves: ``summarise`` has nothing to learn, so training
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+BASE_WIDTH = 64
+"""Inputs of the layer that learns at ``learning_rate`` itself; wider ones have a lower rate, narrower ones a higher."""
 
 
 class Summaries(NamedTuple):
@@ -159,3 +162,23 @@ def build(
         return EarlyFusion({name: dims[name] for name in some}, n_labels, hidden, dropout)
 
     return LateFusion([early([name]) for name in names]) if late else early(names)
+
+
+def parameter_groups(model: nn.Module, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Return AdamW's parameter groups, such that all layers learn equally fast, whatever the width of their inputs.
+
+    Adam moves every weight by about its rate, so one step moves what a layer gives by about rate x inputs: at one rate
+    for all, a modality of 1,280 numbers is memorised before one of 13 has said anything. A weight matrix has therefore
+    the rate ``learning_rate * BASE_WIDTH / inputs``; biases have ``learning_rate``. This is how maximal update
+    parametrisation scales Adam (Yang et al., Tensor Programs V, 2022, table 3; Yang, Simon & Bernstein, A Spectral
+    Condition for Feature Learning, 2023); the same ``learning_rate`` then suits any width of the hidden layers too.
+    Decay is divided by the factor that the rate is multiplied by: its share of a weight in a step is the same for all.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        factor = BASE_WIDTH / parameter.shape[1] if parameter.ndim == 2 else 1.0
+        groups.setdefault(factor, []).append(parameter)
+    return [
+        {"params": parameters, "lr": learning_rate * factor, "weight_decay": weight_decay / factor}
+        for factor, parameters in groups.items()
+    ]

@@ -10,8 +10,12 @@ feature rows (the samples, the quarantine, the recipes, the fitted state) is nam
     <store>/<dataset>/_tables/{samples,quarantine}-<uuid>.parquet
     <store>/<dataset>/_fitted/<feature>-<digest>.safetensors
     <store>/<dataset>/_ledger/<work>.json                  finished shards of runs that have not published yet
+    <store>/<dataset>/_lease.json                          who writes now
+    <store>/<dataset>/_releases/<name>.json                names of snapshots
+    <store>/<dataset>/_gc/<version>.json                   snapshots whose files gc has removed
     <store>/<dataset>/_runs/<run_id>/report.json
-    <store>/<dataset>/_cache/content.parquet               digests of files already read
+    <store>/<dataset>/_cache/content-<stream>.parquet      digests of media files already read
+    <store>/<dataset>/_cache/keys-<feature>.parquet        key columns of shard files already read
 """
 
 from __future__ import annotations
@@ -21,20 +25,36 @@ import posixpath
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.errors import StoreError
-from pipeline.store.shard import ALIGNED_SCHEMA, DIGEST_BYTES
+from pipeline.store.files import Stamped, open_files
+from pipeline.store.shard import ALIGNED_SCHEMA, DIGEST_BYTES, ROW_SCHEMA
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 ALIGNED_PREFIX = "aligned."
+REMOVED = "_gc"
+KEYS_SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        *(ROW_SCHEMA.field(name) for name in ("shard", "sample_id", "split", "label", "content", "recipe")),
+    ]
+)
+"""Columns of ``Snapshot.keys``: what a plan compares, and the file that each row is of."""
+_READERS = 8
 _INFO = "gristmill"
+_FIRST_VERSION = "_delta_log/00000000000000000000.json"  # kept for ever: the log is never cleaned up
 _FILE = re.compile(
     r"^feature=(?P<feature>[^/]+)/shard-(?P<shard>\d{6,})-(?P<digest>[0-9a-f]{32})-[0-9a-f]{8}\.parquet$"
 )
@@ -85,29 +105,61 @@ class Snapshot:
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the features that have rows, aligned ones left out."""
-        return tuple(sorted({f.feature for f in self.files if not f.feature.startswith(ALIGNED_PREFIX)}))
+        return tuple(sorted(name for name in self._by_feature if not name.startswith(ALIGNED_PREFIX)))
 
     @property
     def aligned(self) -> tuple[str, ...]:
         """Names of the features that are aligned on the common timeline."""
-        names = {f.feature for f in self.files if f.feature.startswith(ALIGNED_PREFIX)}
+        names = (name for name in self._by_feature if name.startswith(ALIGNED_PREFIX))
         return tuple(sorted(name[len(ALIGNED_PREFIX) :] for name in names))
+
+    @cached_property
+    def _by_feature(self) -> dict[str, tuple[ShardFile, ...]]:
+        found: dict[str, list[ShardFile]] = {}
+        for file in self.files:
+            found.setdefault(file.feature, []).append(file)
+        return {name: tuple(sorted(files, key=lambda file: file.shard)) for name, files in found.items()}
 
     def files_of(self, feature: str) -> tuple[ShardFile, ...]:
         """The files of one feature, by shard."""
-        return tuple(sorted((f for f in self.files if f.feature == feature), key=lambda f: f.shard))
+        return self._by_feature.get(feature, ())
 
     def read(self, feature: str, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of a feature in order of (shard, sample_id), perhaps only some columns.
 
         Aligned rows are read as ``aligned.<feature>``. Raises ``StoreError`` for a feature without rows.
         """
+        tables = self.store.read_files([file.path for file in self._files_with_rows(feature)], columns)
+        return pa.concat_tables(table.replace_schema_metadata(tables[0].schema.metadata) for table in tables)
+
+    def _files_with_rows(self, feature: str) -> tuple[ShardFile, ...]:
         files = self.files_of(feature)
         if not files:
-            known = ", ".join(sorted({f.feature for f in self.files})) or "none"
+            known = ", ".join(sorted(self._by_feature)) or "none"
             raise StoreError(f"{self.store.url}: no rows of {feature!r} in snapshot {self.version}; it has: {known}")
-        tables = [self.store.read_file(f.path, columns) for f in files]
-        return pa.concat_tables(table.replace_schema_metadata(tables[0].schema.metadata) for table in tables)
+        return files
+
+    def keys(self, feature: str) -> pa.Table:
+        """Shard, sample, split, label, content and recipe of all rows of a feature, in no particular order.
+
+        Files never change, so what is read of one is remembered (``_cache/keys-<feature>.parquet``): files that were
+        there the last time are not opened again. Raises ``StoreError`` for a feature without rows.
+        """
+        paths = [file.path for file in self._files_with_rows(feature)]
+        cache = f"keys-{feature}"
+        known = self.store.read_cache(cache, KEYS_SCHEMA).unify_dictionaries()
+        remembered = frozenset(pc.unique(known["file"]).to_pylist())
+        fresh = [path for path in paths if path not in remembered]
+        if not fresh and len(remembered) == len(paths):
+            return known
+        known = known.filter(pc.is_in(known["file"], value_set=pa.array(paths, pa.string())))
+        read = self.store.read_files(fresh, KEYS_SCHEMA.names[1:])
+        tables = [_with_file(path, table) for path, table in zip(fresh, read, strict=True)]
+        known = pa.concat_tables([known, *tables])
+        files = pc.cast(known["file"], pa.string()).combine_chunks().dictionary_encode()
+        known = known.set_column(0, KEYS_SCHEMA.field("file"), files).combine_chunks()
+        self.store.write_cache(cache, known)
+        return known
 
     def summary(self) -> dict[str, Any]:
         """What the snapshot holds, as a JSON document: features with rows, bytes and files, samples, quarantine."""
@@ -118,7 +170,7 @@ class Snapshot:
                 "rows": sum(file.rows for file in files),
                 "dim": self.info["dims"].get(name.removeprefix(ALIGNED_PREFIX)),
                 "bytes": sum(file.size for file in files),
-                "files": [self.store.path(file.path) for file in files],
+                "files": [posixpath.join(self.store.url, file.path) for file in files],
             }
         return {
             "dataset": posixpath.basename(self.store.url),
@@ -129,6 +181,11 @@ class Snapshot:
             "quarantined": len(set(self.quarantine["sample_id"].to_pylist())),
             "features": features,
         }
+
+    @cached_property
+    def sample_shards(self) -> pa.Table:
+        """``sample_id`` and ``shard`` of every sample, where the rest of ``samples`` is not needed."""
+        return self.store.read_file(self.info["samples"], ["sample_id", "shard"])
 
     @cached_property
     def samples(self) -> pa.Table:
@@ -146,24 +203,63 @@ class DatasetStore:
 
     def __init__(self, store: str, dataset: str) -> None:
         self.url = posixpath.join(store, dataset)
-        self.fs, self.root = fsspec.core.url_to_fs(self.url)
+        self._files, self.root = open_files(self.url)
+        self.fs = self._files.fs
 
     def path(self, *parts: str) -> str:
         """A path on ``fs`` below the data set's folder."""
         return posixpath.join(self.root, *parts)
 
     def snapshot(self, version: int | None = None) -> Snapshot | None:
-        """The snapshot of a version, by default the last one; ``None`` where nothing was published yet."""
-        from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError
+        """The snapshot of a version, by default the last one; ``None`` where nothing was published yet.
 
-        if not self.fs.exists(self.path("_delta_log")):
-            return None
+        Raises ``StoreError`` for a version that is not there, or whose files ``gc`` has removed.
+        """
+        if version is not None and version in self.removed():
+            from pipeline.store.releases import kept_in_words
+
+            raise StoreError(f"{self.url}: snapshot {version} was removed by gc ({kept_in_words(self)})")
+        return self.at(version)
+
+    def commits(self) -> list[tuple[int, Mapping[str, Any]]]:
+        """Every version that was published, the newest first, with what its commit says of it."""
+        if not self._files.exists(self.path(_FIRST_VERSION)):
+            return []
+        versions = range(int(self._log().version()), -1, -1)
+        with ThreadPoolExecutor(max_workers=_READERS) as pool:
+            found = zip(versions, pool.map(self._committed, versions), strict=True)
+            return [(version, info) for version, info in found if info is not None]
+
+    def _committed(self, version: int) -> Mapping[str, Any] | None:
+        """What the commit of a version says of it; ``None`` where another tool has made it.
+
+        Read from the log itself: the history that deltalake gives for an old version is that of the newest one.
+        """
+        path = self.path(f"_delta_log/{version:020d}.json")
         try:
-            table = DeltaTable(self.url, version=version)
-        except DeltaError as error:
-            raise StoreError(f"{self.url}: cannot open snapshot {version}: {error}") from error
-        info = next((json.loads(commit[_INFO]) for commit in table.history() if _INFO in commit), None)
+            content: bytes = self.fs.cat_file(path)
+        except FileNotFoundError as error:
+            raise StoreError(f"{path}: not there; the log of a data set must not be cleaned up") from error
+        for line in content.splitlines():
+            if line.startswith(b'{"commitInfo"'):
+                said = json.loads(line)["commitInfo"].get(_INFO)
+                return None if said is None else dict(json.loads(said))
+        return None
+
+    def removed(self) -> frozenset[int]:
+        """The versions that ``gc`` has removed: they stay in the log, but their files may be gone."""
+        if not self.fs.exists(self.path(REMOVED)):
+            return frozenset()
+        found = (str(path).rpartition("/")[2] for path in self.fs.ls(self.path(REMOVED), detail=False))
+        return frozenset(int(name.removesuffix(".json")) for name in found if name.endswith(".json"))
+
+    def at(self, version: int | None) -> Snapshot | None:
+        """The snapshot of a version, even of one that ``gc`` has removed: only its log can be relied on then."""
+        if not self._files.exists(self.path(_FIRST_VERSION)):
+            return None
+        table = self._log(version)
+        commits = (self._committed(older) for older in range(table.version(), -1, -1))
+        info = next((found for found in commits if found is not None), None)
         if info is None:
             return None
         actions = table.get_add_actions(flatten=True)
@@ -174,9 +270,20 @@ class DatasetStore:
     def read_file(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one Parquet file of the store, as it is (no partition columns are added)."""
         names = None if columns is None else list(columns)
-        with self.fs.open(self.path(path), "rb") as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
-            # one thread: Arrow's own would still be at work on the stream when a short-lived process ends
-            return file.read(columns=names, use_threads=False)
+        try:
+            with self.fs.open(self.path(path), "rb") as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
+                # one thread: Arrow's own would still be at work on the stream when a short-lived process ends
+                return file.read(columns=names, use_threads=False)
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{self.url}: {path} is not there; cure: read again (gc may have removed this very snapshot "
+                "meanwhile); if it is still not there, gristmill verify says what else is missing"
+            ) from error
+
+    def read_files(self, paths: Sequence[str], columns: Sequence[str] | None = None) -> list[pa.Table]:
+        """Read Parquet files of the store, several at a time; the tables are in the order of ``paths``."""
+        with ThreadPoolExecutor(max_workers=_READERS) as pool:
+            return list(pool.map(lambda path: self.read_file(path, columns), paths))
 
     def write_table(self, kind: str, table: pa.Table) -> str:
         """Write a side table (samples, quarantine) under a fresh name; return its path."""
@@ -184,17 +291,16 @@ class DatasetStore:
         self._write(path, table)
         return path
 
-    def read_cache(self, schema: pa.Schema) -> pa.Table:
-        """The content digests remembered from earlier runs."""
-        if not self.fs.exists(self.path("_cache/content.parquet")):
+    def read_cache(self, name: str, schema: pa.Schema) -> pa.Table:
+        """What was remembered as ``content-<stream>``, digests of media, or ``keys-<feature>``, keys of rows."""
+        path = f"_cache/{name}.parquet"
+        if not self.fs.exists(self.path(path)):
             return schema.empty_table()
-        return self.read_file("_cache/content.parquet").cast(schema)
+        return self.read_file(path).cast(schema)
 
-    def write_cache(self, table: pa.Table) -> None:
-        """Remember content digests. The file is replaced whole, so a reader never sees half of it."""
-        fresh = f"_cache/content-{uuid.uuid4().hex}.parquet"
-        self._write(fresh, table)
-        self.fs.mv(self.path(fresh), self.path("_cache/content.parquet"))
+    def write_cache(self, name: str, table: pa.Table) -> None:
+        """Remember a table. The file is replaced whole, so a reader never sees half of it."""
+        self._write(f"_cache/{name}.parquet", table)
 
     def has(self, file: ShardFile) -> bool:
         """Whether a shard file is there and has its size."""
@@ -205,22 +311,35 @@ class DatasetStore:
 
     def create(self, path: str, content: bytes) -> bool:
         """Write a small file if there is none of that name, atomically; say whether it was written."""
-        self.fs.makedirs(posixpath.dirname(self.path(path)), exist_ok=True)
-        try:
-            self.fs.pipe_file(self.path(path), content, mode="create")
-        except FileExistsError:
-            return False
-        return True
+        return self._files.create(self.path(path), content)
+
+    def read(self, path: str) -> Stamped | None:
+        """A small file and what tells its state from any other; ``None`` where there is none."""
+        return self._files.read(self.path(path))
+
+    def swap(self, path: str, content: bytes, stamp: str) -> bool:
+        """Replace a small file that is still in the state ``stamp``; say whether it was. See ``files`` for how."""
+        return self._files.swap(self.path(path), content, stamp)
 
     def write_bytes(self, path: str, content: Any) -> None:
-        """Write a file whole; ``content`` is bytes or a buffer."""
-        self.fs.makedirs(posixpath.dirname(self.path(path)), exist_ok=True)
-        self.fs.pipe_file(self.path(path), content)
+        """Write a file whole, or replace it; ``content`` is bytes or a buffer."""
+        self._files.write(self.path(path), content)
 
     def _write(self, path: str, table: pa.Table) -> None:
-        self.fs.makedirs(posixpath.dirname(self.path(path)), exist_ok=True)
-        with self.fs.open(self.path(path), "wb") as sink:
-            pq.write_table(table, sink, compression="zstd")
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write_bytes(path, sink.getvalue())
+
+    def _log(self, version: int | None = None) -> DeltaTable:
+        """The log at a version. Raises ``StoreError`` where there is no such version, or it cannot be read."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+
+        try:
+            with self._files.reading(self.url):
+                return DeltaTable(self.url, version=version, storage_options=self._files.log_options)
+        except DeltaError as error:
+            raise StoreError(f"{self.url}: cannot open snapshot {version}: {error}") from error
 
     def commit(
         self,
@@ -234,23 +353,29 @@ class DatasetStore:
         """Publish a run: one transaction of adds and removes on top of ``base``. Returns the new version.
 
         Every added file is checked first (Delta checks nothing). Raises ``StoreError`` when another run has published
-        since ``base``, or a file is not what it should be; nothing is visible then.
+        since ``base``, or a file is not what it should be; nothing is visible then. The rows of each feature are added
+        to ``info`` as ``rows``.
         """
         from deltalake import DeltaTable, Schema
         from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
-        for file in adds:
-            self._check(file)
+        removes = list(removes)
+        self.check(adds)
+        rows: Counter[str] = Counter()
+        for file in {*(() if base is None else base.files), *adds} - set(removes):
+            rows[file.feature] += file.rows
         schema = Schema.from_arrow(_delta_schema())
-        if not self.fs.exists(self.path("_delta_log")):
-            DeltaTable.create(
-                self.url,
-                schema=schema,
-                mode="ignore",
-                partition_by=["feature"],
-                configuration={"delta.enableExpiredLogCleanup": "false"},
-            )
+        if not self._files.exists(self.path(_FIRST_VERSION)):
+            with self._files.writing(self.url):
+                DeltaTable.create(
+                    self.url,
+                    schema=schema,
+                    mode="ignore",
+                    partition_by=["feature"],
+                    configuration={"delta.enableExpiredLogCleanup": "false"},
+                    storage_options=self._files.log_options,
+                )
         current = self.snapshot()
         expected = None if base is None else base.version
         if (None if current is None else current.version) != expected:
@@ -267,19 +392,29 @@ class DatasetStore:
             RemoveAction(f.path, True, now, size=f.size, partition_values={"feature": f.feature}) for f in removes
         ]
         properties = CommitProperties(
-            custom_metadata={_INFO: json.dumps(dict(info), sort_keys=True)},
+            custom_metadata={_INFO: json.dumps({**info, "rows": rows}, sort_keys=True)},
             max_commit_retries=0,
             app_transactions=[Transaction(f"run/{run_id}", 1), Transaction("publish", now)],
         )
-        table = DeltaTable(self.url)
+        table = self._log()
         try:
-            table.create_write_transaction(actions, "append", schema, ["feature"], commit_properties=properties)
+            with self._files.writing(self.url):
+                table.create_write_transaction(actions, "append", schema, ["feature"], commit_properties=properties)
         except CommitFailedError as error:
+            last = self.snapshot()
+            if last is not None and last.info["run_id"] == run_id:
+                return last.version  # it was this one: the store's first answer was lost, and the second try refused
             raise StoreError(
                 f"{self.url}: another run published at the same moment; nothing of this run was published; "
                 f"cure: run again ({error})"
             ) from error
-        return int(DeltaTable(self.url).version())
+        return int(self._log().version())
+
+    def check(self, files: Iterable[ShardFile]) -> None:
+        """Raise ``StoreError`` where a shard file is not there, or not of the size, rows and columns it should have."""
+        with ThreadPoolExecutor(max_workers=_READERS) as pool:
+            for _ in pool.map(self._check, files):
+                pass
 
     def _check(self, file: ShardFile) -> None:
         try:
@@ -298,6 +433,11 @@ class DatasetStore:
                 f"{file.path}: cannot be published: got {size} bytes, {rows} rows, columns {names}; "
                 f"allowed: {file.size} bytes, {file.rows} rows, columns {allowed}"
             )
+
+
+def _with_file(path: str, table: pa.Table) -> pa.Table:
+    file = pa.DictionaryArray.from_arrays(pa.array([0] * len(table), pa.int32()), pa.array([path]))
+    return pa.table([file, *table.columns], schema=KEYS_SCHEMA)
 
 
 def _delta_schema() -> pa.Schema:

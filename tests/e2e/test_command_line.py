@@ -25,7 +25,9 @@ def test_plan_run_show_quarantine(world: World) -> None:
     (world.media / "day" / "s01.png").write_bytes(b"GIF89a, so to say")
     planned = gristmill("plan", "grain", "--json", folder=world.folder)
     assert planned.returncode == 0, planned.stderr
-    assert json.loads(planned.stdout) == {"grain": {"brightness": {"new": 12}, "words": {"new": 12}}}
+    document = json.loads(planned.stdout)["grain"]
+    assert document["reasons"] == {"brightness": {"new": 12}, "words": {"new": 12}}
+    assert document["estimate"]["seconds"] is document["estimate"]["bytes"] is None, "nothing was ever measured"
 
     run = gristmill("run", folder=world.folder)
     assert run.returncode == 0, run.stderr
@@ -36,7 +38,8 @@ def test_plan_run_show_quarantine(world: World) -> None:
     assert strict.returncode == 3
     (report,) = json.loads(strict.stdout)
     assert report["computed"] == 0
-    assert report["samples"] == {"samples_in": 12, "done": 0, "unchanged": 11, "quarantined": 1, "removed": 0}
+    counts = {"samples_in": 12, "done": 0, "unchanged": 11, "quarantined": 1, "removed": 0, "deferred": 0}
+    assert report["samples"] == counts
 
     shown = gristmill("show", "grain", "--json", folder=world.folder)
     found = json.loads(shown.stdout)
@@ -49,6 +52,28 @@ def test_plan_run_show_quarantine(world: World) -> None:
     (row,) = json.loads(gristmill("quarantine", "grain", "--json", folder=world.folder).stdout)
     assert row["feature"] == "brightness"
     assert gristmill("quarantine", "grain", "--reason", "silent", folder=world.folder).stdout.startswith("The quarant")
+
+
+def test_a_plan_says_what_it_will_cost_and_lists_it(world: World) -> None:
+    (world.media / "day" / "s01.png").write_bytes(b"GIF89a, so to say")
+    assert gristmill("run", "--serial", folder=world.folder).returncode == 0
+    idle = gristmill("plan", folder=world.folder)
+    assert "Nothing to compute." in idle.stdout
+    assert gristmill("plan", "--samples", folder=world.folder).stdout == ""
+    world.edit(world.catalog, ':Brightness"', ':Brightness", options: {gain: 2.0}')
+    planned = gristmill("plan", "grain", "--json", folder=world.folder)
+    costs = json.loads(planned.stdout)["grain"]["estimate"]
+    assert costs["features"]["brightness"]["count"] == costs["decode"]["image"]["count"] == 12
+    assert costs["features"]["words"] == {"count": 0, "seconds": 0.0, "bytes": 0}
+    assert 0 < costs["seconds"] < 60
+    assert costs["bytes"] > 1000
+    listed = gristmill("plan", "grain", "--samples", "--json", folder=world.folder)
+    rows = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert {row["feature"] for row in rows} == {"brightness"}
+    reasons = {row["sample_id"]: row["reason"] for row in rows}
+    assert reasons.pop("day/s01") == "failed before, and the recipe changed"
+    assert set(reasons.values()) == {"brightness gain 1.0 -> 2.0"}
+    assert len(reasons) == 11
 
 
 def test_a_red_run_exits_with_1_and_no_traceback(world: World) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import pytest
 
-from features.errors import RunFailedError
+from features.errors import RunFailedError, StoreError
 from pipeline.catalog import load_catalog
-from pipeline.run import Run, plan_dataset, published
+from pipeline.run import STAGES, Run, plan_dataset, published
 
 if TYPE_CHECKING:
     from conftest import World
@@ -45,56 +43,6 @@ def test_aligned_modalities_have_equal_rows_and_honest_masks(world: World) -> No
     assert image["length"].to_pylist() == words["length"].to_pylist() == [3] * 12
     assert image["sample_id"].equals(words["sample_id"])
     assert set(np.concatenate(words["coverage"].to_pylist())) == {1.0}
-
-
-@pytest.mark.parametrize(
-    ("what", "brightness", "words", "reason"),
-    [
-        ("an option", 12, 0, "brightness gain 1.0 -> 2.0"),
-        ("a helper", 12, 12, "brightness code changed"),
-        ("a comment", 0, 0, None),
-        ("a byte of one image", 1, 0, "bytes or window changed"),
-        ("a byte of one caption", 0, 1, None),
-        ("a touch", 0, 0, None),
-        ("one more sample", 1, 1, "new"),
-        ("one sample less", 0, 0, "removed"),
-        ("another grid", 0, 0, None),
-        ("another feature name", 0, 12, None),
-    ],
-)
-def test_edits(world: World, what: str, brightness: int, words: int, reason: str | None) -> None:
-    world.run()
-    image = world.media / "day" / "s01.png"
-    helper = world.folder / f"{world.helper}.py"
-    if what == "an option":
-        world.edit(world.catalog, ':Brightness"', ':Brightness", options: {gain: 2.0}')
-    elif what == "a helper":
-        world.edit(helper, "np.float32(x)", "np.float32(x) + np.float32(1)")
-    elif what == "a comment":
-        world.edit(helper, "    return", "    # the same\n    return")
-    elif what == "a byte of one image":
-        cv2.imwrite(str(image), np.zeros((8, 12, 3), dtype=np.uint8))
-    elif what == "a byte of one caption":
-        world.edit(image.with_suffix(".srt"), "word", "another word")
-    elif what == "a touch":
-        os.utime(image, ns=(1, 10**18))
-    elif what == "one more sample":
-        world.add(40)
-    elif what == "one sample less":
-        image.unlink()
-        image.with_suffix(".srt").unlink()
-    elif what == "another grid":
-        world.edit(world.catalog, "grid: 0.5", "grid: 0.25")
-    else:
-        world.edit(world.catalog, "      words:", "      count:")
-    report = world.run()
-    done = {name: counts.done for name, counts in report.features.items()}
-    assert done == {"brightness": brightness, "count" if "name" in what else "words": words}
-    if reason is not None:
-        assert reason in dict(report.reasons["brightness"])
-    fresh = plan_dataset(load_catalog(world.catalog), "grain").planned
-    assert fresh.to_compute == 0
-    assert rows_equal_a_rebuild(world)
 
 
 def rows_equal_a_rebuild(world: World) -> bool:
@@ -188,9 +136,39 @@ def test_the_report_is_stored(world: World) -> None:
     assert stored["computed"] == 24
 
 
-def test_two_runs_at_once_publish_one(world: World) -> None:
-    from features.errors import StoreError
+def test_a_second_run_is_told_at_its_start_who_is_at_work(world: World) -> None:
+    catalog = load_catalog(world.catalog)
+    with Run(catalog, "grain", from_nothing=True) as first:
+        with pytest.raises(StoreError, match=r"another run \(rebuild, pid \d+ on .*\) is writing this data set"):
+            world.run()
+        assert plan_dataset(catalog, "grain").planned.to_compute == 24, "a dry run asks for no lease"
+        for stage in STAGES:
+            getattr(first, stage)()
+    assert world.run().computed == 0
 
+
+def test_a_run_sees_what_was_published_while_it_waited_to_start(world: World) -> None:
+    late = Run(load_catalog(world.catalog), "grain")
+    world.run()
+    with late:
+        for stage in STAGES:
+            getattr(late, stage)()
+    assert late.report.computed == 0
+    assert late.report.base == late.report.snapshot == 1
+
+
+def test_a_run_that_lost_its_lease_publishes_nothing(world: World) -> None:
+    with Run(load_catalog(world.catalog), "grain") as run:
+        for stage in STAGES[:-1]:
+            getattr(run, stage)()
+        run.store.fs.rm_file(run.store.path("_lease.json"))
+        with pytest.raises(StoreError, match="this run lost its lease: its file is gone"):
+            run.publish()
+    assert run.store.snapshot() is None
+    assert world.run().resumed == 24
+
+
+def test_two_runs_at_once_publish_one(world: World) -> None:
     first, second = (Run(load_catalog(world.catalog), "grain") for _ in range(2))
     for run in (first, second):
         run.scan()

@@ -108,6 +108,16 @@ def test_whether_two_bits_differ_is_learnt_by_early_fusion_and_beyond_late_fusio
     assert models["late"].mean.accuracy <= 0.75
 
 
+def test_a_wide_modality_is_not_memorised_before_a_narrow_one_is_learnt() -> None:
+    data = two_bits("pair")
+    still = np.random.default_rng(1).normal(size=(len(data.labels), 1, 2000)).astype(np.float32)
+    noise = np.repeat(still, LENGTH, axis=1)
+    wide = Modality(values=noise, mask=np.ones(noise.shape[:2], dtype=np.bool_))
+    models = train(replace(data, modalities={**data.modalities, "wide": wide}), TrainOptions(device="cpu")).models
+    assert models["wide"].mean.accuracy <= 0.5
+    assert models["early"].mean.accuracy >= 0.9
+
+
 def test_confusion_counts_every_test_sample_by_its_true_label(pair: TrainResult) -> None:
     for result in pair.models.values():
         assert np.array(result.confusion).sum(axis=1).tolist() == [10, 10, 10, 10]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from pipeline.fusion.models import EarlyFusion, LateFusion, build, statistics
+from pipeline.fusion.models import EarlyFusion, LateFusion, build, parameter_groups, statistics
 
 DIMS = {"image.cnn": 3, "audio.mfcc": 2}
 
@@ -69,3 +70,25 @@ def test_gradients_reach_only_the_encoders_of_modalities_that_are_present() -> N
     image, audio = ([p.grad.abs().sum() for p in encoder.parameters()] for encoder in model.encoders())
     assert all(grad > 0 for grad in image)
     assert all(grad == 0 for grad in audio)
+
+
+@pytest.mark.parametrize("width", [1, 2, 64, 2560])
+def test_one_step_moves_what_a_layer_gives_equally_far_whatever_its_width(width: int) -> None:
+    layer = torch.nn.Linear(width, 3)
+    signs = torch.where(torch.arange(width) % 2 == 0, 1.0, -1.0)
+    optimizer = torch.optim.AdamW(parameter_groups(layer, 1e-3, 0.0))
+    before = layer(signs)
+    before.sum().backward()
+    optimizer.step()
+    # Adam's first step is the rate times the sign of the gradient: 64 inputs at 0.001 each, and the bias at 0.001.
+    torch.testing.assert_close(before - layer(signs), torch.full((3,), 0.065), rtol=0, atol=2e-6)
+
+
+def test_one_step_takes_the_same_share_off_every_weight_and_every_parameter_is_learnt() -> None:
+    model = build(["wide", "narrow"], {"wide": 500, "narrow": 1}, late=False, n_labels=3, hidden=8, dropout=0.0)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    torch.optim.AdamW(parameter_groups(model, 1e-2, 0.1)).step()
+    for old, new in zip(before, model.parameters(), strict=True):
+        torch.testing.assert_close(new.detach(), old * (1 - 1e-3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,9 +40,13 @@ class Stored:
     def files_of(self, feature: str) -> tuple[str, ...]:
         return ("file",) if feature == "f" and len(self.rows) else ()
 
-    def read(self, feature: str, columns: Any) -> pa.Table:
+    @property
+    def sample_shards(self) -> pa.Table:
+        return self.samples
+
+    def keys(self, feature: str) -> pa.Table:
         del feature
-        return self.rows.select(list(columns))
+        return self.rows
 
 
 def sample_table(ids: list[str], labels: list[str | None], size: int = 1) -> pa.Table:
@@ -144,6 +149,17 @@ def test_statuses_agree_with_a_plain_comparison(stored: Any, wanted: Any, recipe
     assert streamless(plan).tolist() == [not wanted[i][2] for i in ids]
     kept_shards = dict(zip(plan.samples["sample_id"].to_pylist(), plan.samples["shard"].to_pylist(), strict=True))
     assert all(kept_shards[f"s{i}"] == i % 3 for i in ids if i in stored), "a sample keeps its shard"
+
+    listed = list(plan.listing())
+    moved = (*COMPUTED, Status.RELABEL)
+    dropped = [(f"s{i}", "f", "removed") for i in gone]
+    assert sorted(row[0] for row in listed) == sorted(
+        [f"s{i}" for i in ids if expected(i) in moved] + [row[0] for row in dropped]
+    )
+    assert {row for row in listed if row[2] == "removed"} == set(dropped)
+    quiet = ("unchanged", "in quarantine, nothing changed")
+    told = {reason: count for reason, count in feature.reasons() if reason not in quiet}
+    assert Counter(reason for _, _, reason in listed) == told, "the list and the counts say the same"
 
 
 @given(count=st.integers(1, 40), size=st.integers(1, 9))

@@ -98,6 +98,26 @@ def test_a_damaged_file_is_not_published(store: DatasetStore, damage: str) -> No
     assert store.snapshot() is None
 
 
+def test_keys_are_read_once_and_follow_the_snapshot(store: DatasetStore) -> None:
+    def keys() -> list[tuple[str, int, bytes]]:
+        snapshot = store.snapshot()
+        assert snapshot is not None
+        rows = snapshot.keys("f").to_pylist()
+        assert {row["file"] for row in rows} == {found.path for found in snapshot.files_of("f")}
+        return sorted((row["sample_id"], row["shard"], row["content"]) for row in rows)
+
+    files = [file(store, "f", shard, 1) for shard in range(3)]
+    publish(store, "one", None, *files)
+    assert keys() == [(f"s{shard}", shard, b"c" * 16) for shard in range(3)]
+    for found in files:
+        Path(store.path(found.path)).unlink()
+    assert len(keys()) == 3, "files that were read before are not opened again"
+    base = store.snapshot()
+    publish(store, "two", base, file(store, "f", 3, 1), removes=[files[0]])
+    assert [row[0] for row in keys()] == ["s1", "s2", "s3"]
+    assert [row[0] for row in keys()] == ["s1", "s2", "s3"]
+
+
 def test_an_unknown_feature_or_version_is_named(store: DatasetStore) -> None:
     publish(store, "one", None, file(store, "f", 0, 1))
     snapshot = store.snapshot()

@@ -1,0 +1,86 @@
+"""What the benchmarks share: the machine's description, timing, a fresh process for each measurement."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("pyarrow", "deltalake", "numpy", "blake3")
+
+
+def machine() -> str:
+    """CPU, cores, memory, versions, and how busy the machine was, in one line."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    load = os.getloadavg()[0]
+    python = platform.python_version()
+    return f"{model}, {cores} cores, {memory:.0f} GiB, Python {python}, {versions}; load {load:.1f} at the start"
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median CPU seconds of each; every round runs all of them, so that a busy spell hits all alike."""
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            begun = time.process_time()
+            work()
+            found[name].append(time.process_time() - begun)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def in_fresh_process(script: str, *arguments: object) -> dict[str, Any]:
+    """Run a benchmark's script again with arguments, in a process of its own; it prints one JSON document."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, script, *(str(argument) for argument in arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as a table for people, all with the keys of the first."""
+    names = list(rows[0])
+    cells = [names, *([_cell(row[name]) for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def _cell(value: object) -> str:
+    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def emit(rows: Sequence[dict[str, Any]], **more: Any) -> None:
+    """Print the machine, the table and the same as one line of JSON."""
+    print(machine())
+    print(table(rows))
+    for name, value in more.items():
+        print(f"{name}: {value}")
+    print(json.dumps({"machine": machine(), "rows": list(rows), **more}))

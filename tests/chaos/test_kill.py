@@ -1,0 +1,53 @@
+"""A short form of ``kill.py``: one kill each of a new run, a nightly run, gc and a worker; two runs; a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from features.errors import RunFailedError
+from pipeline.execute.cluster import local_cluster
+
+SCRIPT = Path(__file__).with_name("kill.py")
+
+
+def test_what_is_killed_is_resumed_and_nothing_is_lost() -> None:
+    done = subprocess.run(  # our own script; in a process of its own, because it forks
+        [sys.executable, str(SCRIPT), "--quick"], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["kills"] + figures["ended before the kill"] == 4
+    assert figures["by kind"]["dask worker, by progress"] == 1
+
+
+@dataclass(frozen=True)
+class Piece:
+    """As much of a piece of work as an engine asks for."""
+
+    shard: int
+    roster: Mapping[str, None]
+
+
+def die(piece: Piece) -> int:
+    """Kill the worker that does this piece, if it is the seventh."""
+    if piece.shard == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return piece.shard
+
+
+def test_a_shard_that_always_kills_its_worker_is_named() -> None:
+    poison = Piece(7, dict.fromkeys("fedcba"))
+    with (
+        local_cluster(1, Path(__file__).parent) as engine,
+        pytest.raises(RunFailedError, match=r"died 3 times while it held shard 7 \(a, b, c, d, e and 1 more\): killed"),
+    ):
+        list(engine.map(die, [poison]))
