@@ -108,7 +108,7 @@ def local_cluster(workers: int, folder: Path) -> Iterator[Cluster]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port; left out, the scheduler takes 8787
             silence_logs=logging.CRITICAL,  # what fails in a worker is raised in the driver
         ) as cluster,
         Client(cluster) as client,
