@@ -44,12 +44,14 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each; every round runs all of them, so that a busy spell hits all alike."""
+    """Median CPU seconds of each; every round runs all of them, each time beginning with another one."""
     found: dict[str, list[float]] = {name: [] for name in works}
+    order = list(works)
     for _ in range(rounds):
-        for name, work in works.items():
+        order.append(order.pop(0))
+        for name in order:
             begun = time.process_time()
-            work()
+            works[name]()
             found[name].append(time.process_time() - begun)
     return {name: statistics.median(times) for name, times in found.items()}
 

@@ -364,9 +364,7 @@ def plan_feature(
     return FeaturePlan(want, recipe_digest, status, removed_ids, removed_shards, changes, change_of, standing)
 
 
-def _standing(
-    status: npt.NDArray[np.int8], samples: pa.Table, at: npt.NDArray[np.int64], stored: pa.Table
-) -> Standing:
+def _standing(status: npt.NDArray[np.int8], samples: pa.Table, at: npt.NDArray[np.int64], stored: pa.Table) -> Standing:
     if not (status == Status.DEFERRED).any():
         return Standing()
     rows = np.flatnonzero((at >= 0) & (status[at] == Status.DEFERRED))

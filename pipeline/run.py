@@ -198,9 +198,7 @@ class Run:
         """What the plan costs, from the rates of earlier runs and the files of the last snapshot."""
         workers = self.catalog.engine.workers
         wide = 1 if self.engine_kind == "serial" else cores() if workers == "auto" else workers
-        return estimate(
-            self.planned, read_rates(self.store), workers=wide, aligned=self.dataset.align is not None
-        )
+        return estimate(self.planned, read_rates(self.store), workers=wide, aligned=self.dataset.align is not None)
 
     def _recipe(self, name: str, chain: Chain) -> dict[str, Any] | None:
         weights = weights_digest(chain, self.catalog.folder)

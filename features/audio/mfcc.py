@@ -219,7 +219,9 @@ class Mfcc:
         step = max(1, (_CPU_BLOCK if packed.device.type == "cpu" else _GPU_BLOCK) // self.n_fft)
         for begin in range(0, rows, step):
             block = slice(begin, begin + step)
-            real, imaginary = torch.view_as_real(torch.fft.rfft(frames[block] * tables.window)).square_().unbind(-1)
+            # in float64, as librosa's: in float32 the bands far below a pure tone would be rounding noise
+            spectrum = torch.fft.rfft(frames[block] * tables.window).to(torch.complex64)
+            real, imaginary = torch.view_as_real(spectrum).square_().unbind(-1)
             power = real + imaginary
             products = [torch.mm(power.narrow(1, first, len(weights)), weights) for first, weights in tables.mel]
             torch.cat(products, dim=1, out=mel[block])
@@ -242,7 +244,7 @@ def _tables(options: Mfcc, device: torch.device) -> _Tables:
         first, end = (int(touched[0]), int(touched[-1]) + 1) if len(touched) else (0, 1)
         products.append((first, torch.from_numpy(filters[:, first:end].T.copy()).to(device)))
     return _Tables(
-        window=torch.from_numpy(window.astype(np.float32)).to(device),
+        window=torch.from_numpy(window).to(device),
         mel=tuple(products),
         cosines=torch.from_numpy(_DECIBELS * cosine_basis(options.n_mfcc, options.n_mels).T),
     )
