@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from features.base import NeedsFit, Prepare
 from features.errors import Reason, RunFailedError, SampleError, StateError, StoreError
-from features.time import Span, seconds_to_ns
+from features.time import seconds_to_ns
 from features.types import Stream, Text
 from pipeline import align as alignment
 from pipeline import keys
@@ -37,7 +37,7 @@ from pipeline.events import SILENT, Events
 from pipeline.execute.engine import Engine, cores, open_engine, resolve_device
 from pipeline.execute.ledger import Ledger, entry_name, recorded
 from pipeline.execute.task import run_shard
-from pipeline.execute.work import FeatureWork, SampleWork, ShardReport, ShardWork
+from pipeline.execute.work import ShardReport, ShardWork
 from pipeline.media.source import Source
 from pipeline.media.text import read_text
 from pipeline.plan import (
@@ -60,6 +60,7 @@ from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile, Snapshot
 from pipeline.store.lease import Lease, acquire
 from pipeline.store.quarantine import Failure, to_table
 from pipeline.store.releases import open_snapshot
+from pipeline.work import Place, Timeline, align_work, shard_work, span_of
 
 W = TypeVar("W", ShardWork, alignment.AlignWork)
 
@@ -258,7 +259,7 @@ class Run:
         for row in sample_rows(self.found.samples, rows):
             self.events.advanced(stage)
             try:
-                media: list[Any] = [read_text(Source(row["uris"][chain.stream]), span=_span(row))]
+                media: list[Any] = [read_text(Source(row["uris"][chain.stream]), span=span_of(row))]
                 for step in chain.prepare:
                     if isinstance(step, Prepare):
                         media = step.prepare(media, cpu)
@@ -322,41 +323,12 @@ class Run:
 
     def _shard_work(self, shards: Mapping[int, set[str]]) -> Iterator[ShardWork]:
         device = resolve_device(self.catalog.engine.device)
-        samples, base_files = self.planned.samples, self.planned.base_files
-        for shard, rows in _rows_by_shard(samples, shards):
-            roster = _roster(samples, rows)
-            features, wanted = [], np.zeros(len(samples), dtype=bool)
-            for name in sorted(shards[shard]):
-                feature = self.planned.features[name]
-                compute = rows[np.isin(feature.status[rows], COMPUTED)]
-                keep = rows[feature.kept[rows]]
-                wanted[compute] = True
-                ids = samples["sample_id"].take(pa.array(compute)).to_pylist()
-                features.append(
-                    FeatureWork(
-                        chain=feature.wanted.chain,
-                        recipe=feature.recipe_digest,
-                        state=self._state_ref(name, feature),
-                        compute={
-                            key: feature.wanted.content[row].tobytes() for key, row in zip(ids, compute, strict=True)
-                        },
-                        keep=frozenset(samples["sample_id"].take(pa.array(keep)).to_pylist()),
-                        base=base_files.get((name, shard)),
-                    )
-                )
-            yield ShardWork(
-                store=self.catalog.store,
-                dataset=self.dataset.name,
-                run_id=self.report.run_id,
-                shard=shard,
-                roster=roster,
-                samples=tuple(
-                    SampleWork(sample_id=row["sample_id"], uris=row["uris"], span=_span(row))
-                    for row in sample_rows(samples, np.flatnonzero(wanted))
-                ),
-                features=tuple(features),
-                device=device,
-            )
+        states = {name: self._state_ref(name, feature) for name, feature in self.planned.features.items()}
+        return shard_work(self.planned, shards, self._place, states, device)
+
+    @property
+    def _place(self) -> Place:
+        return Place(store=self.catalog.store, dataset=self.dataset.name, run_id=self.report.run_id)
 
     def _state_ref(self, name: str, feature: FeaturePlan) -> StateRef | None:
         recipe = feature.wanted.recipe or {}
@@ -418,41 +390,12 @@ class Run:
     def _align_work(self, plan: Plan, shards: Mapping[int, set[str]]) -> Iterator[alignment.AlignWork]:
         options = self.dataset.align
         assert options is not None  # noqa: S101  # narrowed for mypy: align() has checked it
-        samples, base_files = plan.samples, plan.base_files
-        current = {key: file for key, file in base_files.items() if not file.feature.startswith(ALIGNED_PREFIX)}
-        for file in self.extracted.removed:
-            current.pop((file.feature, file.shard))
-        current |= {(file.feature, file.shard): file for file in self.extracted.files}
-        names = tuple(self.planned.features)
-        for shard, rows in _rows_by_shard(samples, shards):
-            compute, keep, contents = {}, {}, {}
-            for stored in sorted(shards[shard]):
-                feature, name = plan.features[stored], stored.removeprefix(ALIGNED_PREFIX)
-                todo = rows[np.isin(feature.status[rows], COMPUTED)]
-                ids = samples["sample_id"].take(pa.array(todo)).to_pylist()
-                contents.update(
-                    {key: feature.wanted.content[row].tobytes() for key, row in zip(ids, todo, strict=True)}
-                )
-                compute[name] = frozenset(ids)
-                kept = rows[np.isin(feature.status[rows], (Status.UNCHANGED, Status.RELABEL))]
-                keep[name] = frozenset(samples["sample_id"].take(pa.array(kept)).to_pylist())
-            yield alignment.AlignWork(
-                store=self.catalog.store,
-                dataset=self.dataset.name,
-                run_id=self.report.run_id,
-                shard=shard,
-                roster=_roster(samples, rows),
-                spans={row["sample_id"]: _span(row) for row in sample_rows(samples, rows)},
-                inputs={name: current.get((name, shard)) for name in names},
-                dims={name: self.dataset.features[name].extractor.dim for name in names},
-                step_ns=seconds_to_ns(options.grid),
-                policies={name: options.policies.get(name, options.default) for name in names},
-                recipes={name: plan.features[ALIGNED_PREFIX + name].recipe_digest for name in compute},
-                contents=contents,
-                compute=compute,
-                keep=keep,
-                base={name: base_files.get((ALIGNED_PREFIX + name, shard)) for name in compute},
-            )
+        timeline = Timeline(
+            step_ns=seconds_to_ns(options.grid),
+            policies={name: options.policies.get(name, options.default) for name in self.planned.features},
+            dims={name: self.dataset.features[name].extractor.dim for name in self.planned.features},
+        )
+        return align_work(plan, shards, self._place, timeline, self.extracted)
 
     def publish(self) -> RunReport:
         """Check the counts and commit everything at once; nothing is published when nothing changed."""
@@ -708,24 +651,3 @@ def published(catalog: Catalog, dataset: str, which: str | int | None = None) ->
     if snapshot is None:
         raise StoreError(f"{store.url}: nothing is published yet; cure: gristmill run {dataset}")
     return snapshot
-
-
-def _span(row: Mapping[str, Any]) -> Span | None:
-    return None if row["start_ns"] is None else Span(row["start_ns"], row["end_ns"])
-
-
-def _roster(samples: pa.Table, rows: npt.NDArray[np.int64]) -> dict[str, tuple[str, str | None]]:
-    part = samples.select(["sample_id", "split", "label"]).take(pa.array(rows)).to_pydict()
-    return {
-        key: (split, label) for key, split, label in zip(part["sample_id"], part["split"], part["label"], strict=True)
-    }
-
-
-def _rows_by_shard(samples: pa.Table, shards: Mapping[int, set[str]]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """(shard, positions of its samples) for every shard in ``shards``, also for those that lost all samples."""
-    column = samples["shard"].to_numpy()
-    order = np.argsort(column, kind="stable")
-    ordered = column[order]
-    for shard in shards:
-        first, last = np.searchsorted(ordered, [shard, shard + 1])
-        yield shard, order[first:last]

@@ -102,14 +102,14 @@ class Mfcc:
 
     Equal to ``librosa.feature.mfcc`` (0.11) with the same options within 1e-3 and 3e-6 of the value, which is what
     float32 sums allow: Hann window, frames centred with zeros beyond the ends, mel power in dB with a range of 80 dB
-    below the loudest band of the clip, orthonormal DCT-II. Frame times are those of ``frame_spans``. A clip of 0 samples
-    gives 0 rows.
+    below the loudest band of the clip, orthonormal DCT-II. Frame times are those of ``frame_spans``. A clip of 0
+    samples gives 0 rows.
 
     Options: ``sample_rate`` Hz (clips are resampled to it), ``n_mfcc`` coefficients from ``n_mels`` bands between
     ``fmin`` and ``fmax`` Hz (``None``: half the sample rate), ``n_fft`` and ``hop_length`` samples, ``win_length``
     samples of Hann window in the middle of the frame (``None``: all of it), ``channels``: their mean or the first,
-    ``transform``: the precision of the Fourier transform; "float32" is faster (up to 1.7 times on long clips), but bands
-    far below a pure tone are then rounding noise (up to 0.1 off librosa).
+    ``transform``: the precision of the Fourier transform; "float32" is faster (up to 1.7 times on long clips), but
+    bands far below a pure tone are then rounding noise (up to 0.1 off librosa).
     Raises ``ValueError`` for options that do not fit together, ``SampleError`` (``non_finite``) for NaN or infinity.
     """
 

@@ -1,0 +1,142 @@
+"""From a plan to pieces of work: one for each shard, made one at a time as the engine asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from features.align.pool import Policy
+from features.time import Span
+from pipeline.align import AlignWork
+from pipeline.execute.work import FeatureWork, SampleWork, ShardReport, ShardWork
+from pipeline.plan import COMPUTED, FeaturePlan, Plan, sample_rows
+from pipeline.state import StateRef
+from pipeline.store import ALIGNED_PREFIX
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the files of a run go."""
+
+    store: str
+    dataset: str
+    run_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """How features are aligned: intervals of ``step_ns``, and by feature its policy and its width."""
+
+    step_ns: int
+    policies: Mapping[str, Policy]
+    dims: Mapping[str, int]
+
+
+def shard_work(
+    plan: Plan, shards: Mapping[int, set[str]], place: Place, states: Mapping[str, StateRef | None], device: str
+) -> Iterator[ShardWork]:
+    """The extraction work of ``shards`` (shard -> features to write). ``states``: where each feature finds its own."""
+    samples = plan.samples
+    for shard, rows in _rows_by_shard(samples, shards):
+        features, wanted = [], np.zeros(len(rows), dtype=bool)
+        for name in sorted(shards[shard]):
+            feature = plan.features[name]
+            busy = np.isin(feature.status[rows], COMPUTED)
+            wanted |= busy
+            features.append(
+                FeatureWork(
+                    chain=feature.wanted.chain,
+                    recipe=feature.recipe_digest,
+                    state=states[name],
+                    compute=_contents(samples, feature, rows[busy]),
+                    keep=frozenset(_ids(samples, rows[feature.kept[rows]])),
+                    base=plan.base_files.get((name, shard)),
+                )
+            )
+        yield ShardWork(
+            store=place.store,
+            dataset=place.dataset,
+            run_id=place.run_id,
+            shard=shard,
+            roster=_roster(samples, rows),
+            samples=tuple(
+                SampleWork(sample_id=row["sample_id"], uris=row["uris"], span=span_of(row))
+                for row in sample_rows(samples, rows[wanted])
+            ),
+            features=tuple(features),
+            device=device,
+        )
+
+
+def align_work(
+    plan: Plan, shards: Mapping[int, set[str]], place: Place, timeline: Timeline, extracted: ShardReport
+) -> Iterator[AlignWork]:
+    """The alignment work of ``shards``, on the files that the base has and those that were just extracted."""
+    samples, base_files = plan.samples, plan.base_files
+    current = {key: file for key, file in base_files.items() if not file.feature.startswith(ALIGNED_PREFIX)}
+    for file in extracted.removed:
+        current.pop((file.feature, file.shard))
+    current |= {(file.feature, file.shard): file for file in extracted.files}
+    for shard, rows in _rows_by_shard(samples, shards):
+        compute, keep, contents = {}, {}, {}
+        for stored in sorted(shards[shard]):
+            feature, name = plan.features[stored], stored.removeprefix(ALIGNED_PREFIX)
+            found = _contents(samples, feature, rows[np.isin(feature.status[rows], COMPUTED)])
+            contents.update(found)
+            compute[name] = frozenset(found)
+            keep[name] = frozenset(_ids(samples, rows[feature.kept[rows]]))
+        yield AlignWork(
+            store=place.store,
+            dataset=place.dataset,
+            run_id=place.run_id,
+            shard=shard,
+            roster=_roster(samples, rows),
+            spans={row["sample_id"]: span_of(row) for row in sample_rows(samples, rows)},
+            inputs={name: current.get((name, shard)) for name in timeline.dims},
+            dims=timeline.dims,
+            step_ns=timeline.step_ns,
+            policies=timeline.policies,
+            recipes={name: plan.features[ALIGNED_PREFIX + name].recipe_digest for name in compute},
+            contents=contents,
+            compute=compute,
+            keep=keep,
+            base={name: base_files.get((ALIGNED_PREFIX + name, shard)) for name in compute},
+        )
+
+
+def span_of(row: Mapping[str, Any]) -> Span | None:
+    """The window of its files that a sample is, where it is not the whole of them."""
+    return None if row["start_ns"] is None else Span(row["start_ns"], row["end_ns"])
+
+
+def _ids(samples: pa.Table, rows: npt.NDArray[np.int64]) -> list[str]:
+    ids: list[str] = samples["sample_id"].take(pa.array(rows)).to_pylist()
+    return ids
+
+
+def _contents(samples: pa.Table, feature: FeaturePlan, rows: npt.NDArray[np.int64]) -> dict[str, bytes]:
+    """Sample id -> content digest, for the samples at ``rows``."""
+    found = zip(_ids(samples, rows), feature.wanted.content[rows], strict=True)
+    return {sample_id: content.tobytes() for sample_id, content in found}
+
+
+def _roster(samples: pa.Table, rows: npt.NDArray[np.int64]) -> dict[str, tuple[str, str | None]]:
+    part = samples.select(["sample_id", "split", "label"]).take(pa.array(rows)).to_pydict()
+    return {
+        key: (split, label) for key, split, label in zip(part["sample_id"], part["split"], part["label"], strict=True)
+    }
+
+
+def _rows_by_shard(samples: pa.Table, shards: Mapping[int, set[str]]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """(shard, positions of its samples) for every shard in ``shards``, also for those that lost all samples."""
+    column = samples["shard"].to_numpy()
+    order = np.argsort(column, kind="stable")
+    ordered = column[order]
+    for shard in shards:
+        first, last = np.searchsorted(ordered, [shard, shard + 1])
+        yield shard, order[first:last]
