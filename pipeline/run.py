@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -23,11 +22,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.base import NeedsFit, Prepare
-from features.errors import Reason, RunFailedError, SampleError, StateError, StoreError
+from features.errors import RunFailedError, SampleError, StateError, StoreError
 from features.time import seconds_to_ns
 from features.types import Stream, Text
 from pipeline import align as alignment
 from pipeline import keys
+from pipeline.accounts import Accounts
 from pipeline.catalog import Catalog, DataSet
 from pipeline.catalog.steps import importable
 from pipeline.chain import Chain
@@ -51,9 +51,8 @@ from pipeline.plan import (
     make_plan,
     plan_feature,
     sample_rows,
-    streamless,
 )
-from pipeline.report import Counts, RunReport
+from pipeline.report import RunReport
 from pipeline.scan import Scan, scan
 from pipeline.state import StateRef, needs_fit, save_fitted, weights_digest
 from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile, Snapshot
@@ -400,10 +399,21 @@ class Run:
     def publish(self) -> RunReport:
         """Check the counts and commit everything at once; nothing is published when nothing changed."""
         with self._timed("publish"):
-            failures = self._failures()
-            self._count(failures)
+            accounts = Accounts(
+                dataset=self.dataset,
+                run_id=self.report.run_id,
+                compared=self._compared,
+                found=self.found,
+                plan=self.planned,
+                alignment=self._alignment,
+                extracted=self.extracted,
+                aligned=self.aligned,
+            )
+            failures = accounts.failures
+            self.report.features, self.report.samples = accounts.features, accounts.samples
+            self.report.quarantine_by_reason = accounts.reasons
             try:
-                self._gate()
+                accounts.gate()
             except RunFailedError:
                 self._ledger.clear(name for name, failed in self._entries.items() if failed)
                 raise
@@ -421,83 +431,6 @@ class Run:
         self.store.write_bytes(f"_runs/{self.report.run_id}/report.json", document)
         return self.report
 
-    def _failures(self) -> list[Failure]:
-        """Everything in quarantine after this run: new failures, old ones that still stand, and rejected samples."""
-        run_id = self.report.run_id
-        failures = [*self.extracted.failures, *self.aligned.failures]
-        failures += [
-            Failure(
-                sample_id=rejected.sample_id,
-                feature="",
-                stage="scan",
-                reason=rejected.reason.value,
-                message=rejected.message,
-                run_id=run_id,
-            )
-            for rejected in self.found.rejected
-        ]
-        failures += [
-            Failure(
-                sample_id=row["sample_id"],
-                feature="",
-                stage="plan",
-                reason=Reason.EMPTY.value,
-                message="the sample has none of the streams that the features read",
-                run_id=run_id,
-            )
-            for row in sample_rows(self.planned.samples, np.flatnonzero(streamless(self.planned)))
-        ]
-        if self._compared is not None:
-            standing = {
-                (sample_id, name)
-                for name, feature in {**self.planned.features, **self._alignment}.items()
-                for sample_id in self._ids(np.isin(feature.status, (Status.QUARANTINED, Status.DEFERRED)))
-            }
-            failures += [
-                Failure(**row)
-                for row in self._compared.quarantine.to_pylist()
-                if (row["sample_id"], row["feature"]) in standing
-            ]
-        return failures
-
-    def _ids(self, where: npt.NDArray[np.bool_]) -> list[str]:
-        ids: list[str] = self.planned.samples["sample_id"].filter(pa.array(where)).to_pylist()
-        return ids
-
-    def _count(self, failures: list[Failure]) -> None:
-        failed = Counter(failure.feature for failure in failures)
-        where = {(failure.sample_id, failure.feature) for failure in failures}
-        for name, feature in self.planned.features.items():
-            counts = Counts(
-                samples_in=int(feature.wanted.present.sum()),
-                done=self.extracted.computed.get(name, 0),
-                unchanged=feature.count(Status.UNCHANGED, Status.RELABEL),
-                quarantined=failed[name],
-                removed=feature.removed,
-                deferred=sum((key, name) not in where for key in self._ids(feature.status == Status.DEFERRED)),
-            )
-            counts.check(f"{self.dataset.name}.{name}")
-            self.report.features[name] = counts
-        rejected = len(self.found.rejected)
-        quarantined = {failure.sample_id for failure in failures if failure.stage != "scan"}
-        busy, waiting = (np.zeros(len(self.planned.samples), dtype=bool) for _ in range(2))
-        for feature in self.planned.features.values():
-            busy |= np.isin(feature.status, COMPUTED)
-            waiting |= feature.status == Status.DEFERRED
-        bad = pc.is_in(
-            self.planned.samples["sample_id"], value_set=pa.array(sorted(quarantined), pa.string())
-        ).to_numpy()
-        self.report.samples = Counts(
-            samples_in=len(self.planned.samples) + rejected,
-            done=int((busy & ~bad).sum()),
-            unchanged=int((~busy & ~bad & ~waiting).sum()),
-            quarantined=int(bad.sum()) + rejected,
-            removed=self._removed_samples(),
-            deferred=int((waiting & ~busy & ~bad).sum()),
-        )
-        self.report.samples.check(self.dataset.name)
-        self.report.quarantine_by_reason = dict(Counter(failure.reason for failure in failures).most_common())
-
     def _recipes(self, name: str, feature: FeaturePlan) -> dict[str, Any]:
         """The documents of every recipe that rows of a feature have after this run, by digest."""
         found = {} if feature.wanted.recipe is None else {feature.recipe_digest.hex(): feature.wanted.recipe}
@@ -511,48 +444,6 @@ class Run:
         """Fitted state of the last snapshot: stale rows that were not asked for were made with it."""
         fitted = {} if self._compared is None else self._compared.info["fitted"]
         return {name: fitted[name] for name in self.planned.features if name in fitted}
-
-    def _removed_samples(self) -> int:
-        if self._compared is None:
-            return 0
-        before = self._compared.samples["sample_id"]
-        return int(
-            pc.invert(pc.is_in(before, value_set=self.found.samples["sample_id"].combine_chunks())).to_numpy().sum()
-        )
-
-    def _gate(self) -> None:
-        """Refuse to publish a run in which too much failed."""
-        samples = self.report.samples
-        unread = int(streamless(self.planned).sum())
-        if unread and unread == len(self.planned.samples):
-            raise RunFailedError(
-                f"datasets.{self.dataset.name}: none of {unread} samples has a stream that the features read; nothing "
-                f"was published; cure: name features for the media that are there"
-            )
-        if samples is not None and samples.samples_in:
-            failed = samples.quarantined - unread  # nothing was tried on those: they are told, but are no failures
-            share = failed / samples.samples_in
-            if share > self.dataset.max_failed:
-                reasons = ", ".join(f"{count} {reason}" for reason, count in self.report.quarantine_by_reason.items())
-                raise RunFailedError(
-                    f"datasets.{self.dataset.name}: {failed} of {samples.samples_in} samples failed "
-                    f"({share:.0%}; {reasons}); allowed: max_failed {self.dataset.max_failed:.0%}; nothing was "
-                    f"published. First: {self._first_failure()}; cure: mend the files, or raise max_failed"
-                )
-        for name, counts in self.report.features.items():
-            had_rows = self._compared is not None and name in self._compared.features
-            if had_rows and counts.samples_in and not counts.done + counts.unchanged + counts.deferred:
-                raise RunFailedError(
-                    f"datasets.{self.dataset.name}.features.{name}: had rows in snapshot {self.report.base} and would "
-                    f"come out empty ({counts.quarantined} of {counts.samples_in} failed); nothing was published. "
-                    f"First: {self._first_failure(name)}"
-                )
-
-    def _first_failure(self, feature: str | None = None) -> str:
-        for failure in self._failures():
-            if feature is None or failure.feature == feature:
-                return f"{failure.sample_id}: {failure.reason}: {failure.message}"
-        return "none"
 
     def _removes(self) -> list[ShardFile]:
         if self.base is None:
