@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -206,10 +206,18 @@ class Run:
             return keys.recipe(chain, weights=weights)
         if name not in self._fitted and self._compared is not None:
             known = self._compared.info["fitted"].get(name)
-            if known is not None and known["recipe"] == self._fit_recipe(chain):
+            if known is not None and known["recipe"] == self._fit_recipe(chain) and not self._outdated(known):
                 self._fitted[name] = known
         fitted = self._fitted.get(name)
         return None if fitted is None else keys.recipe(chain, weights=weights, state=bytes.fromhex(fitted["digest"]))
+
+    def _outdated(self, fitted: Mapping[str, Any]) -> bool:
+        """Whether the catalog wants this state fitted again because of its age."""
+        days = self.dataset.fit.every_days
+        if days is None:
+            return False
+        age = datetime.fromisoformat(self.report.started) - datetime.fromisoformat(fitted["created"])
+        return age >= timedelta(days=days)
 
     def _fit_recipe(self, chain: Chain) -> str:
         return keys.digest_json(keys.recipe(chain)).hex()
@@ -247,6 +255,7 @@ class Run:
             "recipe": self._fit_recipe(chain),
             "samples": len(rows),
             "run_id": self.report.run_id,
+            "created": self.report.started,
         }
         self.events.finished(stage)
 
@@ -458,6 +467,8 @@ class Run:
 
     def _anything_changed(self, adds: list[ShardFile], removes: list[ShardFile], failures: list[Failure]) -> bool:
         if adds or removes or self.base is None or self.from_nothing:
+            return True
+        if self._fitted_before() | self._fitted != self.base.info["fitted"]:  # fitted again, with the same result
             return True
         columns = ["sample_id", "feature", "stage", "reason", "message", "content", "recipe"]
         if not to_table(failures).select(columns).equals(self.base.quarantine.select(columns)):

@@ -27,6 +27,7 @@ from pipeline.catalog.models import (
     DataSetFile,
     Engine,
     FeatureSpec,
+    Fit,
     ManifestSource,
     Source,
     Splits,
@@ -45,6 +46,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "columns": Columns,
     "splits": Splits,
     "align": Align,
+    "fit": Fit,
     "train": Train,
 }
 _M = TypeVar("_M")
@@ -65,6 +67,7 @@ class DataSet:
     splits: Splits
     features: dict[str, Chain]
     align: Align | None
+    fit: Fit
     train: Train
     max_failed: float
     shard_samples: int
@@ -240,6 +243,7 @@ class _Loader:
             splits=written.splits,
             features=chains,
             align=written.align,
+            fit=written.fit,
             train=written.train,
             max_failed=written.max_failed,
             shard_samples=written.shard_samples,

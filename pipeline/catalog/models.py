@@ -218,6 +218,14 @@ class Align(Model):
         return self.policies.get(feature, self.default)
 
 
+class Fit(Model):
+    """When what is fitted on the corpus (word vectors) is fitted again. Every new fit recomputes the feature's rows."""
+
+    every_days: Count | None = Field(
+        default=None, description="fit again when the state is this many days old; null: only by `gristmill rebuild`"
+    )
+
+
 class Train(Model):
     """How the fusion models are trained."""
 
@@ -253,6 +261,7 @@ class DataSetFile(Model):
         dict[Annotated[str, StringConstraints(pattern=NAME)], FeatureSpec | None], Field(min_length=1)
     ] = Field(description="what is extracted: name -> feature")
     align: Align | None = Field(default=None, description="the common timeline; without it nothing is aligned")
+    fit: Fit = Field(default=Fit(), description="when fitted state is fitted again")
     train: Train = Field(default=Train(), description="how the fusion models are trained")
     max_failed: Share = Field(
         default=0.1, description="share of samples that may fail; above it a run publishes nothing"
