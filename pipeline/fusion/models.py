@@ -9,6 +9,7 @@ Every model works in two halves: ``summarise`` has nothing to learn, so training
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -69,7 +70,7 @@ class Encoder(nn.Module):
         return embedding
 
 
-class FusionModel(nn.Module):
+class FusionModel(nn.Module, ABC):
     """The contract. ``names`` are the modalities in the order that the model has them."""
 
     names: tuple[str, ...]
@@ -82,13 +83,13 @@ class FusionModel(nn.Module):
         ]
         return Summaries(pooled, torch.stack([masks[name].any(dim=1) for name in self.names], dim=1))
 
+    @abstractmethod
     def encoders(self) -> list[Encoder]:
         """The encoder of each modality."""
-        raise NotImplementedError
 
+    @abstractmethod
     def classify(self, summaries: Summaries) -> Tensor:
         """Return logits ``[B, K]``."""
-        raise NotImplementedError
 
     def forward(self, values: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
         """Return logits ``[B, K]``."""
