@@ -7,6 +7,7 @@ import logging
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from distributed import Client, KilledWorker, LocalCluster, as_completed
 from features.errors import RunFailedError
 from pipeline.catalog.steps import importable
 from pipeline.execute.engine import Piece, Result, Work
+from pipeline.execute.isolate import find_killers
+from pipeline.execute.work import ShardWork
 
 # One thread a worker for every library with threads of its own, so that workers do not fight for cores; and freed
 # pages stay with the process: eager torch is several times slower when each batch faults its pages in anew.
@@ -29,7 +32,8 @@ WORKER_ENVIRONMENT = {
 }
 IN_FLIGHT_PER_WORKER = 2
 ATTEMPTS = 3
-"""How often a shard is begun whose worker dies; Dask blames the shards that wait on a dead worker as well."""
+"""How often a shard is begun whose worker dies, before its samples are suspected; Dask blames the shards that wait on a
+dead worker as well."""
 
 
 class Cluster:
@@ -49,8 +53,8 @@ class Cluster:
             try:
                 result: Result = future.result()
             except KilledWorker as error:
-                if attempt == ATTEMPTS:
-                    raise RunFailedError(_died(piece)) from error
+                if attempt >= ATTEMPTS:
+                    piece = self._isolate(piece, error)
                 again = self._submit(function, piece)
                 submitted[again] = (piece, attempt + 1)
                 running.add(again)
@@ -64,6 +68,18 @@ class Cluster:
                 running.add(added)
             yield result
 
+    def _isolate(self, piece: Work, error: KilledWorker) -> Work:
+        """The same work without the samples that kill their process; they are quarantined instead.
+
+        Raises ``RunFailedError`` where no sample is to blame, or that was tried before.
+        """
+        if not isinstance(piece, ShardWork) or piece.killers:
+            raise RunFailedError(_died(piece)) from error
+        killers = find_killers(piece, self._folder, WORKER_ENVIRONMENT)
+        if not killers:
+            raise RunFailedError(_died(piece)) from error
+        return replace(piece, killers=killers)
+
     def _submit(self, function: Callable[[Work], Result], piece: Work) -> Any:
         return self._client.submit(_run, function, pickle.dumps(piece), self._folder, pure=False)
 
@@ -73,8 +89,8 @@ def _died(piece: Piece) -> str:
     more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
     return (
         f"a worker process died {ATTEMPTS} times while it held shard {piece.shard} ({', '.join(ids[:5])}{more}): "
-        "killed from outside, out of memory, or crashed by a sample; nothing was published, finished shards are kept; "
-        "cure: fewer engine.workers or more memory, or find the sample with gristmill run --serial --sample ID"
+        "killed from outside or out of memory, for none of its samples does that alone; nothing was published, "
+        "finished shards are kept; cure: fewer engine.workers or more memory, then run again"
     )
 
 

@@ -40,14 +40,23 @@ DEFAULT_BATCH = 16
 
 def run_shard(work: ShardWork) -> ShardReport:
     """Compute and write one shard. Deterministic: the same work gives the same rows in any process and order."""
+    job = compute_shard(work)
+    job.write()
+    return job.report
+
+
+def compute_shard(work: ShardWork) -> _Job:
+    """Compute one shard; nothing is written yet."""
     import torch
 
     job = _Job(work, torch.device(work.device))
     for sample in work.samples:
-        job.read(sample)
+        if sample.sample_id in work.killers:
+            job.refuse(sample, SampleError(Reason.WORKER_DIED, work.killers[sample.sample_id]))
+        else:
+            job.read(sample)
     job.finish()
-    job.write()
-    return job.report
+    return job
 
 
 @dataclass
@@ -213,6 +222,11 @@ class _Job:
             )
         )
 
+    def refuse(self, sample: SampleWork, error: SampleError) -> None:
+        """Put a sample into quarantine for every feature that wants it, without touching it."""
+        wanting = [feature for feature in self.features if sample.sample_id in feature.work.compute]
+        self._fail_all(sample, wanting, error, "extract")
+
     def read(self, sample: SampleWork) -> None:
         """Decode a sample's media once and hand them to every feature that wants them."""
         wanting: dict[Stream, list[_Feature]] = {}
@@ -307,9 +321,9 @@ class _Job:
         except Exception as error:  # noqa: BLE001  # the failure boundary: any error belongs to the sample
             self.fail(sample.sample_id, feature, "extract", error)
 
-    def _fail_all(self, sample: SampleWork, features: list[_Feature], error: Exception) -> None:
+    def _fail_all(self, sample: SampleWork, features: list[_Feature], error: Exception, stage: str = "decode") -> None:
         for feature in features:
-            self.fail(sample.sample_id, feature, "decode", error)
+            self.fail(sample.sample_id, feature, stage, error)
 
     def finish(self) -> None:
         """Compute the last, unfilled batches."""

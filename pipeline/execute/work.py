@@ -63,6 +63,8 @@ class ShardWork:
     samples: tuple[SampleWork, ...]
     features: tuple[FeatureWork, ...]
     device: str
+    killers: Mapping[str, str] = field(default_factory=dict)
+    """Samples that kill the process that computes them -> what is known of it (``pipeline.execute.isolate``)."""
 
     @property
     def identity(self) -> dict[str, Any]:
