@@ -67,10 +67,10 @@ class DataSet:
     splits: Splits
     features: dict[str, Chain]
     align: Align | None
-    fit: Fit
     train: Train
     max_failed: float
     shard_samples: int
+    fit: Fit = field(default_factory=Fit)
     excluded: tuple[str, ...] = ()
 
 
