@@ -18,6 +18,10 @@ from pipeline.catalog.steps import importable
 from pipeline.execute.work import ShardWork
 
 
+_RAISED = 77
+"""Exit status of a child in which an exception was raised: that is no death, and the run itself will meet it."""
+
+
 def find_killers(work: ShardWork, folder: Path, environment: dict[str, str]) -> dict[str, str]:
     """Sample id -> what becomes of a process that computes this sample alone. Empty where none dies.
 
@@ -28,7 +32,7 @@ def find_killers(work: ShardWork, folder: Path, environment: dict[str, str]) -> 
     while todo:
         ids = todo.pop()
         status = _status(_only(work, frozenset(ids)), folder, environment)
-        if status == 0:
+        if status in (0, _RAISED):
             continue
         if len(ids) == 1:
             killers[ids[0]] = _in_words(status)
@@ -84,7 +88,10 @@ def _main() -> None:
     cv2.setNumThreads(1)
     folder, pickled = pickle.load(sys.stdin.buffer)  # noqa: S301  # made by this run's driver, never read from disk
     with importable(Path(folder)):
-        compute_shard(pickle.loads(pickled))  # noqa: S301  # as above
+        try:
+            compute_shard(pickle.loads(pickled))  # noqa: S301  # as above
+        except Exception:  # noqa: BLE001  # no sample is to blame for it: the run itself raises it again, and tells it
+            sys.exit(_RAISED)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.catalog import load_catalog
-from pipeline.run import published, run_dataset
+from pipeline.execute.isolate import find_killers
+from pipeline.run import Run, published, run_dataset
+from pipeline.state import StateRef
 
 if TYPE_CHECKING:
     from conftest import World
@@ -41,3 +44,14 @@ def test_samples_that_kill_their_process_are_found_and_quarantined(world: World)
     again = run_dataset(catalog, "grain", engine="dask")
     assert again.computed == 0
     assert not again.published
+
+
+def test_an_error_of_the_run_is_not_blamed_on_samples(world: World) -> None:
+    catalog = load_catalog(world.catalog)
+    run = Run(catalog, "grain")
+    run.scan()
+    run.plan()
+    work = next(run._shard_work(run.planned.shards_to_write))
+    missing = StateRef(catalog.store, "grain", str(catalog.folder), "_fitted/not-there.safetensors")
+    broken = replace(work, features=tuple(replace(feature, state=missing) for feature in work.features))
+    assert find_killers(broken, catalog.folder, {}) == {}
