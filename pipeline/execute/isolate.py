@@ -17,7 +17,6 @@ from pathlib import Path
 from pipeline.catalog.steps import importable
 from pipeline.execute.work import ShardWork
 
-
 _RAISED = 77
 """Exit status of a child in which an exception was raised: that is no death, and the run itself will meet it."""
 
