@@ -1,8 +1,9 @@
 """What a step must offer. Steps are frozen dataclasses: fields are the options, the repr, the equality and the key.
 
-Three kinds of step make a feature:
+These kinds of step make a feature:
 
 - a **prepare step** (``Prepare``): a batch of media in, the same number of media of the same kind out;
+- an **augmentation** (``Augment``): the same with one seed for each medium; it makes the views of training samples;
 - a **frame selector** (``FrameSelector``): the frames of one video in, a few timed images out, so that an image
   extractor can follow;
 - an **extractor** (``Extractor``): a batch of media in, one ``FeatureSequence`` each out.
@@ -10,8 +11,9 @@ Three kinds of step make a feature:
 An extractor that works on video is fed chunk by chunk (``VideoExtractor``), so that an hour of video needs no more
 memory than a second of it and one decode pass can feed many extractors.
 
-State (pretrained weights, vectors trained on the corpus) is never read from files here: the pipeline finds it, digests
-it for the key, and hands it over as a mapping of name to array with ``with_state``.
+State (pretrained weights, data of NLTK, vectors trained on the corpus) is never read from files here: the pipeline
+finds it, digests it for the key, and hands it over as a mapping of name to array with ``with_state``. Any step may need
+weights; only an extractor is fitted.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
-from features.types import FeatureSequence, Image, Stream, Text, VideoClip
+from features.types import FeatureSequence, Image, Stream, VideoClip
 
 if TYPE_CHECKING:
     import torch
@@ -31,13 +33,15 @@ State: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsRef:
-    """Where pretrained weights lie: a file inside an installed package, a torchvision name, or a path.
+    """Where pretrained weights lie: a file inside an installed package, a torchvision name, a path, or data of NLTK.
 
     ``kind`` "package": ``locator`` is ``package:relative/path``; "torchvision": ``<model>/<WEIGHTS NAME>``
-    (``resnet18/IMAGENET1K_V1``); "file": a path, relative to the catalog.
+    (``resnet18/IMAGENET1K_V1``); "file": a path of a file or folder, relative to the catalog; "nltk": one or more
+    resources on NLTK's own path, joined by ``+`` (``tokenizers/punkt_tab+corpora/stopwords``). The state of the last
+    kind maps each resource to its folder (a ``pathlib.Path``), which NLTK itself reads.
     """
 
-    kind: Literal["package", "torchvision", "file"]
+    kind: Literal["package", "torchvision", "file", "nltk"]
     locator: str
 
 
@@ -73,6 +77,19 @@ class Prepare(Step, Protocol):
 
     def prepare(self, batch: Sequence[Any], device: torch.device) -> list[Any]:
         """Return one new medium for each of ``batch``."""
+        ...
+
+
+@runtime_checkable
+class Augment(Step, Protocol):
+    """Media in, as many altered media of the same kind out. Only the seed decides how a medium is altered.
+
+    Equal seeds alter equal media equally, whatever else is in the batch, in any process and on any device; draw from
+    ``features.random.generator``.
+    """
+
+    def augment(self, batch: Sequence[Any], seeds: Sequence[int], device: torch.device) -> list[Any]:
+        """Return one altered medium for each of ``batch``; ``seeds``: one number in [0, 2**63) for each."""
         ...
 
 
@@ -144,23 +161,31 @@ class VideoExtractor(Extractor, Protocol):
 
 @runtime_checkable
 class NeedsWeights(Protocol):
-    """A step that works with pretrained weights."""
+    """A step, of any kind, that works with pretrained weights or data."""
 
     @property
-    def weights_ref(self) -> WeightsRef:
-        """Where the weights lie."""
+    def weights_ref(self) -> WeightsRef | None:
+        """Where the weights lie; ``None`` where these options need none."""
         ...
 
-    def with_state(self, state: State) -> Extractor:
-        """Return an extractor that uses these weights. Raises ``StateError`` when they do not fit."""
+    def with_state(self, state: State) -> Any:
+        """Return the same step with these weights. Raises ``StateError`` when they do not fit."""
         ...
+
+
+@dataclass(frozen=True)
+class Example:
+    """What an extractor is fitted on: one prepared medium of the training split, and its sample's label."""
+
+    medium: Any
+    label: str | None = None
 
 
 @runtime_checkable
 class NeedsFit(Protocol):
-    """A step that is fitted on the training split before it can extract."""
+    """An extractor that is fitted on the training split before it can extract."""
 
-    def fit(self, corpus: Iterable[Text]) -> dict[str, Any]:
+    def fit(self, corpus: Iterable[Example]) -> dict[str, Any]:
         """Learn from the corpus; the same corpus in the same order gives the same bytes."""
         ...
 

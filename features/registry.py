@@ -25,6 +25,8 @@ PREPARE: dict[str, str] = {
     "video.keyframes": "features.video.keyframes:Keyframes",
 }
 
+AUGMENT: dict[str, str] = {}
+
 
 class UnknownStepError(LookupError):
     """No such step. ``known`` holds the names that exist."""

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from features.errors import GristmillError, RunFailedError
 from flows.observe import current_events
 from pipeline.catalog import load_catalog
-from pipeline.report import RunReport
+from pipeline.record import RunReport
 from pipeline.run import STAGES, Run
 
 

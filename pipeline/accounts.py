@@ -16,7 +16,7 @@ from features.errors import Reason, RunFailedError
 from pipeline.catalog import DataSet
 from pipeline.execute.work import ShardReport
 from pipeline.plan import COMPUTED, FeaturePlan, Plan, Status, sample_rows, streamless
-from pipeline.report import Counts
+from pipeline.record import Counts
 from pipeline.scan import Scan
 from pipeline.store import Snapshot
 from pipeline.store.quarantine import Failure

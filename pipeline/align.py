@@ -22,7 +22,7 @@ from pipeline.content import Digests
 from pipeline.execute.task import merge, write_file
 from pipeline.execute.work import ShardReport
 from pipeline.keys import code_digest, digest, digest_rows
-from pipeline.report import Spent
+from pipeline.record import Spent
 from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile
 from pipeline.store.quarantine import Failure
 from pipeline.store.shard import DIGEST_BYTES, Row, rows_to_table, sequence_at
@@ -75,7 +75,7 @@ def recipe(grid: float, policy: Policy) -> dict[str, Any]:
         "code": code_digest("features.align.pool").hex(),
         "libraries": {},
     }
-    return {"steps": [step], "weights": None, "state": None}
+    return {"steps": [step], "state": None}
 
 
 def contents(inputs: Mapping[str, tuple[np.ndarray[Any, np.dtype[np.bool_]], Digests, Digests]]) -> Digests:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from features.base import Extractor, FrameSelector, Prepare
+from features.base import Extractor, FrameSelector, NeedsFit, Prepare
 from features.types import Stream
 
 
@@ -35,6 +35,8 @@ class Chain:
         if self.prepare and isinstance(self.prepare[0], Prepare) and self.prepare[0].stream == "video":
             raise ChainError(f"{self.prepare[0].name}: prepare steps on whole video are not offered")
         self._fits(kind, self.extractor)
+        if isinstance(self.extractor, NeedsFit) and self.extractor.stream == "video":
+            raise ChainError(f"{self.extractor.name}: extractors that are fitted on whole video are not offered")
 
     def _fits(self, kind: Stream | None, step: Any) -> None:
         if kind is not None and step.stream != kind:

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.events import Events
-from pipeline.report import RunReport
+from pipeline.record import RunReport
 
 if TYPE_CHECKING:
     from pipeline.adopt import Adopted

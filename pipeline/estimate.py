@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from features.types import Stream
 from pipeline.plan import COMPUTED, FeaturePlan, Plan
-from pipeline.report import DECODED_TOGETHER, Spent
+from pipeline.record import DECODED_TOGETHER, Spent
 from pipeline.store import ALIGNED_PREFIX, DatasetStore, Snapshot
 
 ENOUGH = 100

@@ -15,7 +15,7 @@ import hashlib
 import json
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, version
@@ -64,10 +64,13 @@ def options(step: Any) -> dict[str, Any]:
     return found
 
 
-def recipe(chain: Chain, *, weights: bytes | None = None, state: bytes | None = None) -> dict[str, Any]:
+def recipe(
+    chain: Chain, *, weights: Sequence[bytes | None] | None = None, state: bytes | None = None
+) -> dict[str, Any]:
     """Everything but the sample that decides a row's numbers, as a JSON document whose digest is half the key.
 
-    ``weights`` and ``state`` are the digests of pretrained weights and of fitted state, where the extractor has them.
+    ``weights`` holds for each step the digest of its pretrained weights, ``None`` where it has none; ``state`` is the
+    digest of what the extractor was fitted to.
     The feature's name is left out: renaming a feature changes no number.
     """
     return {
@@ -77,10 +80,10 @@ def recipe(chain: Chain, *, weights: bytes | None = None, state: bytes | None = 
                 "options": options(step),
                 "code": code_digest(type(step).__module__).hex(),
                 "libraries": {library: _version(library) for library in sorted(step.numerics)},
+                "weights": None if found is None else found.hex(),
             }
-            for step in chain.steps
+            for step, found in zip(chain.steps, weights or [None] * len(chain.steps), strict=True)
         ],
-        "weights": weights.hex() if weights else None,
         "state": state.hex() if state else None,
     }
 
@@ -102,7 +105,8 @@ def explain(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     else:
         for before, after in zip(old["steps"], new["steps"], strict=True):
             differences.extend(_explain_step(before, after))
-    differences.extend(f"{part} changed" for part in ("weights", "state") if old[part] != new[part])
+    if old["state"] != new["state"]:
+        differences.append("state changed")
     return ", ".join(differences) or "nothing"
 
 
@@ -116,6 +120,8 @@ def _explain_step(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterat
         old, new = before["libraries"].get(library), after["libraries"].get(library)
         if old != new:
             yield f"{name} runs on {library} {old} -> {new}"
+    if before["weights"] != after["weights"]:
+        yield f"{name} weights changed"
     if before["code"] != after["code"]:
         yield f"{name} code changed"
 

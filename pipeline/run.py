@@ -21,10 +21,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.base import NeedsFit, Prepare
-from features.errors import RunFailedError, SampleError, StateError, StoreError
+from features.base import Example, NeedsFit
+from features.errors import RunFailedError, StoreError
 from features.time import seconds_to_ns
-from features.types import Stream, Text
+from features.types import Stream
 from pipeline import align as alignment
 from pipeline import keys
 from pipeline.accounts import Accounts
@@ -32,14 +32,13 @@ from pipeline.catalog import Catalog, DataSet
 from pipeline.catalog.steps import importable
 from pipeline.chain import Chain
 from pipeline.content import CACHE_SCHEMA, Digests, stream_digests, windowed
+from pipeline.corpus import examples, training_rows
 from pipeline.estimate import Estimate, estimate, read_rates
 from pipeline.events import SILENT, Events
 from pipeline.execute.engine import Engine, cores, open_engine, resolve_device
 from pipeline.execute.ledger import Ledger, entry_name, recorded
 from pipeline.execute.task import run_shard
 from pipeline.execute.work import ShardReport, ShardWork
-from pipeline.media.source import Source
-from pipeline.media.text import read_text
 from pipeline.plan import (
     COMPUTED,
     EVERYTHING,
@@ -50,20 +49,18 @@ from pipeline.plan import (
     Wanted,
     make_plan,
     plan_feature,
-    sample_rows,
 )
-from pipeline.report import RunReport
+from pipeline.record import RunReport
 from pipeline.scan import Scan, scan
-from pipeline.state import StateRef, needs_fit, save_fitted, weights_digest
+from pipeline.state import StateRef, needs_fit, save_fitted, weights_digests, with_weights
 from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile, Snapshot
 from pipeline.store.lease import Lease, acquire
 from pipeline.store.quarantine import Failure, to_table
 from pipeline.store.releases import open_snapshot
-from pipeline.work import Place, Timeline, align_work, shard_work, span_of
+from pipeline.work import Place, Timeline, align_work, shard_work
 
 W = TypeVar("W", ShardWork, alignment.AlignWork)
 
-TRAINING_SPLIT = "train"
 STAGES = ("scan", "plan", "fit", "extract", "align", "publish")
 """The methods of ``Run``, in the order in which they are called."""
 
@@ -201,7 +198,7 @@ class Run:
         return estimate(self.planned, read_rates(self.store), workers=wide, aligned=self.dataset.align is not None)
 
     def _recipe(self, name: str, chain: Chain) -> dict[str, Any] | None:
-        weights = weights_digest(chain, self.catalog.folder)
+        weights = weights_digests(chain, self.catalog.folder)
         if not needs_fit(chain):
             return keys.recipe(chain, weights=weights)
         if name not in self._fitted and self._compared is not None:
@@ -235,18 +232,10 @@ class Run:
         self.report.reasons |= {name: reasons[name] for name in waiting}
 
     def _fit_one(self, name: str, chain: Chain) -> None:
-        samples = self.found.samples
-        training = pc.and_(pc.equal(samples["split"], TRAINING_SPLIT), pc.is_valid(samples[f"{chain.stream}_uri"]))
-        rows = np.flatnonzero(training.to_numpy(zero_copy_only=False))
-        if not len(rows):
-            raise StateError(
-                f"datasets.{self.dataset.name}.features.{name}: {chain.extractor.name} is fitted on the training "
-                f"split, but no sample of split {TRAINING_SPLIT!r} has {chain.stream}; cure: name the split in the "
-                "source, or give `splits` a train share"
-            )
+        rows = training_rows(self.found.samples, self.dataset.name, chain)
         assert isinstance(chain.extractor, NeedsFit)  # noqa: S101  # narrowed for mypy: needs_fit() has said so
         stage = f"fit {name}"
-        self.events.started(stage, len(rows), "texts")
+        self.events.started(stage, len(rows), "samples")
         state = chain.extractor.fit(self._corpus(chain, rows, stage))
         path, digest = save_fitted(self.store, name, state)
         self._fitted[name] = {
@@ -259,21 +248,11 @@ class Run:
         }
         self.events.finished(stage)
 
-    def _corpus(self, chain: Chain, rows: npt.NDArray[np.int64], stage: str) -> Iterator[Text]:
-        """The prepared training texts in order of sample id. A text that cannot be read is quarantined by extract."""
-        import torch
-
-        cpu = torch.device("cpu")
-        for row in sample_rows(self.found.samples, rows):
+    def _corpus(self, chain: Chain, rows: npt.NDArray[np.int64], stage: str) -> Iterator[Example]:
+        weights = StateRef(self.catalog.store, self.dataset.name, str(self.catalog.folder))
+        for found in examples(self.found.samples, rows, with_weights(chain, weights)):
             self.events.advanced(stage)
-            try:
-                media: list[Any] = [read_text(Source(row["uris"][chain.stream]), span=span_of(row))]
-                for step in chain.prepare:
-                    if isinstance(step, Prepare):
-                        media = step.prepare(media, cpu)
-            except SampleError:
-                continue
-            yield from media
+            yield from found
 
     def extract(self) -> None:
         """Compute every row of the plan, shard by shard."""
@@ -340,7 +319,8 @@ class Run:
 
     def _state_ref(self, name: str, feature: FeaturePlan) -> StateRef | None:
         recipe = feature.wanted.recipe or {}
-        if recipe.get("state") is None and recipe.get("weights") is None:
+        weights = any(step["weights"] is not None for step in recipe.get("steps", ()))
+        if recipe.get("state") is None and not weights:
             return None
         fitted = self._fitted[name]["path"] if recipe.get("state") is not None else ""
         return StateRef(self.catalog.store, self.dataset.name, str(self.catalog.folder), fitted)

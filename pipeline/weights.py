@@ -84,9 +84,34 @@ def download(url: str, path: Path) -> None:
         raise StateError(f"weights: {url} is not what was published or was blocked ({error}); {cure}") from error
 
 
-def digest(path: Path) -> bytes:
-    """BLAKE3 digest of a file, 16 bytes."""
-    return blake3().update_mmap(path).digest(length=DIGEST_BYTES)
+def digest(ref: WeightsRef, base: Path) -> bytes:
+    """BLAKE3 digest of what ``ref`` means, 16 bytes: of a file's bytes; of names and bytes where it is folders."""
+    folders = nltk_folders(ref.locator) if ref.kind == "nltk" else {}
+    state = blake3()
+    if not folders:
+        state.update_mmap(resolve(ref, base))
+    for name, folder in sorted(folders.items()):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            state.update(f"{name}\0{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+            state.update_mmap(path)
+    return state.digest(length=DIGEST_BYTES)
+
+
+def nltk_folders(locator: str) -> dict[str, Path]:
+    """Resource -> its folder, found on NLTK's own path. Raises ``StateError`` where one is missing."""
+    import nltk
+
+    found = {}
+    for resource in locator.split("+"):
+        try:
+            pointer = nltk.data.find(resource)
+        except LookupError as error:
+            raise StateError(
+                f"NLTK data: {resource!r} is on none of NLTK's paths ({', '.join(nltk.data.path)}); "
+                f"cure: gristmill fetch nltk {resource.rpartition('/')[2]}, or set NLTK_DATA"
+            ) from error
+        found[resource] = Path(str(pointer))
+    return found
 
 
 def _text_vectors(path: Path) -> State:
@@ -141,11 +166,13 @@ _READERS: dict[str, Callable[[Path], State]] = {
 
 
 def load(ref: WeightsRef, base: Path) -> State:
-    """Read the weights that ``ref`` means, by the file's extension.
+    """Read the weights that ``ref`` means, by the file's extension; for NLTK's data, find their folders.
 
     ``.pth``, ``.pt`` (tensors only, never a pickle) and ``.safetensors`` give tensors by name; ``.txt``, ``.vec`` and
     ``.glove`` are word vectors in text. Raises ``StateError`` when the file is missing, damaged or of another kind.
     """
+    if ref.kind == "nltk":
+        return nltk_folders(ref.locator)
     path = resolve(ref, base)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from features.base import State, WeightsRef
+from features.base import Example, State, WeightsRef
 from features.errors import Reason, SampleError, StateError
 from features.types import FeatureSequence, Stream, Text
 
@@ -248,7 +248,7 @@ class Word2Vec:
         """Width of a row: ``vector_size``."""
         return self.vector_size
 
-    def fit(self, corpus: Iterable[Text]) -> dict[str, npt.NDArray[Any]]:
+    def fit(self, corpus: Iterable[Example]) -> dict[str, npt.NDArray[Any]]:
         """Learn ``vectors`` float32 ``[V, vector_size]`` and ``vocabulary``, most frequent word first.
 
         Each text is one sentence: its segments' tokens in order. The same corpus in the same order gives the same
@@ -257,7 +257,7 @@ class Word2Vec:
         from gensim.models import Word2Vec as Gensim
 
         tokenize = tokenize_with(self.tokenizer)
-        sentences = [[token for segment in text.segments for token in tokenize(segment.text)] for text in corpus]
+        sentences = [[token for part in found.medium.segments for token in tokenize(part.text)] for found in corpus]
         pieces = [
             sentence[begin : begin + _GENSIM_SENTENCE]
             for sentence in sentences

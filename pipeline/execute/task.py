@@ -26,7 +26,7 @@ from pipeline.media.source import Source
 from pipeline.media.text import read_text
 from pipeline.media.video import AudioChunk, Event, FrameChunk, Notice, decode
 from pipeline.media.video import Failure as StreamFailure
-from pipeline.report import DECODED_TOGETHER, Spent
+from pipeline.record import DECODED_TOGETHER, Spent
 from pipeline.state import bind
 from pipeline.store import DatasetStore, ShardFile, shard_path
 from pipeline.store.quarantine import Failure
@@ -73,10 +73,11 @@ class _Feature:
 
     def __init__(self, job: _Job, work: FeatureWork) -> None:
         self.job, self.work = job, work
-        self.name = work.chain.name
-        self.extractor: Extractor = bind(work.chain.extractor, work.state)
-        self.selector = next((step for step in work.chain.prepare if isinstance(step, FrameSelector)), None)
-        self.prepare = [step for step in work.chain.prepare if step is not self.selector]
+        chain = bind(work.chain, work.state)
+        self.name = chain.name
+        self.extractor: Extractor = chain.extractor
+        self.selector = next((step for step in chain.prepare if isinstance(step, FrameSelector)), None)
+        self.prepare = [step for step in chain.prepare if step is not self.selector]
         self.batch_size: int = getattr(self.extractor, "batch_size", DEFAULT_BATCH)
         self.queue: list[tuple[_Pending, Any]] = []
         self.done: dict[str, FeatureSequence] = {}

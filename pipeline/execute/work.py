@@ -9,7 +9,7 @@ from typing import Any
 from features.time import Span
 from features.types import Stream
 from pipeline.chain import Chain
-from pipeline.report import Spent
+from pipeline.record import Spent
 from pipeline.state import StateRef
 from pipeline.store import ShardFile
 from pipeline.store.quarantine import Failure

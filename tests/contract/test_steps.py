@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from features.base import Extractor, FrameSelector, NeedsFit, NeedsWeights, Prepare, VideoExtractor
+from features.base import Augment, Example, Extractor, FrameSelector, NeedsFit, NeedsWeights, Prepare, VideoExtractor
 from features.errors import StateError
-from features.registry import EXTRACTORS, PREPARE, resolve
+from features.registry import AUGMENT, EXTRACTORS, PREPARE, resolve
 from features.time import ALWAYS, NS_PER_SECOND, Span
 from features.types import AudioClip, FeatureSequence, Image, Media, Text, TextSegment, VideoClip
 
@@ -72,7 +72,7 @@ def no_frames(*shape: int) -> VideoClip:
 
 
 def fitted(step: Any) -> dict[str, Any]:
-    found: dict[str, Any] = step.fit([text(seed) for seed in range(3)])
+    found: dict[str, Any] = step.fit([Example(text(seed), str(seed % 2)) for seed in range(3)])
     return found
 
 
@@ -152,6 +152,8 @@ PREPARING: dict[str, Case] = {
     "video.keyframes": Case(other={"method": "uniform"}, sample=video((3,)), least=(no_frames(3), 0)),
 }
 
+AUGMENTING: dict[str, Case] = {}
+
 extractors = pytest.mark.parametrize("name", sorted(EXTRACTORS))
 prepares = pytest.mark.parametrize("name", sorted(PREPARE))
 
@@ -201,12 +203,14 @@ def assert_close(one: FeatureSequence, other: FeatureSequence, atol: float) -> N
 # Every step
 
 
+TABLES = {"row": EXTRACTORS, "prepare": PREPARE, "augment": AUGMENT}
 STEPS = [(name, EXTRACTORS, EXTRACTOR) for name in sorted(EXTRACTORS)]
 STEPS += [(name, PREPARE, PREPARING) for name in sorted(PREPARE)]
+STEPS += [(name, AUGMENT, AUGMENTING) for name in sorted(AUGMENT)]
 steps = pytest.mark.parametrize(
     ("name", "table", "cases"),
     STEPS,
-    ids=[f"{name}-{'row' if cases is EXTRACTOR else 'prepare'}" for name, _, cases in STEPS],
+    ids=[f"{name}-{kind}" for kind, table in TABLES.items() for name in sorted(table)],
 )
 
 
@@ -232,6 +236,7 @@ def test_options_are_the_repr_the_equality_the_hash_and_the_pickle(
 def test_no_case_is_left_over() -> None:
     assert EXTRACTOR.keys() == EXTRACTORS.keys()
     assert PREPARING.keys() == PREPARE.keys()
+    assert AUGMENTING.keys() == AUGMENT.keys()
 
 
 # Extractors
@@ -422,6 +427,8 @@ preparers = pytest.mark.parametrize("name", PREPARERS)
 def prepared(name: str, batch: list[Any], device: torch.device = CPU) -> list[Any]:
     step = make(name, PREPARE, PREPARING)
     assert isinstance(step, Prepare)
+    if PREPARING[name].state is not None:
+        step = step.with_state(PREPARING[name].state(step))
     return step.prepare(batch, device)
 
 
@@ -482,3 +489,66 @@ def test_preparing_on_cuda_agrees(name: str) -> None:
     samples = [PREPARING[name].sample(seed) for seed in range(3)]
     for one, other in zip(prepared(name, samples), prepared(name, samples, torch.device("cuda")), strict=True):
         assert_alike(one, other, PREPARING[name].device_atol)
+
+
+# Augmentations
+
+
+augmenters = pytest.mark.parametrize("name", sorted(AUGMENT))
+
+
+def augmented(name: str, batch: list[Any], seeds: list[int], device: torch.device = CPU) -> list[Any]:
+    step = make(name, AUGMENT, AUGMENTING)
+    assert isinstance(step, Augment)
+    if AUGMENTING[name].state is not None:
+        step = step.with_state(AUGMENTING[name].state(step))
+    found: list[Any] = step.augment(batch, seeds, device)
+    return found
+
+
+@augmenters
+def test_a_seed_decides_how_a_medium_is_altered_whatever_else_is_in_the_batch(name: str) -> None:
+    case = AUGMENTING[name]
+    seeds = [7, 2**62 + 1, 9]
+    together = augmented(name, [case.sample(k) for k in range(3)], seeds)
+    for k in (2, 0, 1):
+        (alone,) = augmented(name, [case.sample(k)], [seeds[k]])
+        assert type(alone) is type(case.sample(k))
+        assert_alike(alone, together[k], case.batch_atol)
+    assert augmented(name, [], []) == []
+
+
+@augmenters
+def test_seeds_alter_differently_and_leave_the_input_as_it_was(name: str) -> None:
+    case = AUGMENTING[name]
+    sample = case.sample(1)
+    views = [augmented(name, [sample], [seed])[0] for seed in range(8)]
+    assert len({repr([np.asarray(part).tobytes() for part in arrays(view)]) for view in views}) > 1
+    assert same(sample, case.sample(1))
+
+
+@augmenters
+def test_the_least_sample_can_be_altered(name: str) -> None:
+    sample, _ = AUGMENTING[name].least
+    (found,) = augmented(name, [sample], [3])
+    assert type(found) is type(sample)
+
+
+@augmenters
+def test_altered_media_move_with_the_clock(name: str) -> None:
+    case = AUGMENTING[name]
+    ((here,), (there,)) = (augmented(name, [case.sample(1, start)], [5]) for start in (0, SHIFT))
+    if isinstance(here, Text):
+        assert [part.text for part in here.segments] == [part.text for part in there.segments]
+    else:
+        assert content(here).tobytes() == content(there).tobytes()
+    assert span(here).start_ns + SHIFT == span(there).start_ns
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@augmenters
+def test_augmenting_on_cuda_agrees(name: str) -> None:
+    samples, seeds = [AUGMENTING[name].sample(seed) for seed in range(3)], [1, 2, 3]
+    ours, theirs = (augmented(name, samples, seeds, device) for device in (CPU, torch.device("cuda")))
+    for one, other in zip(ours, theirs, strict=True):
+        assert_alike(one, other, AUGMENTING[name].device_atol)

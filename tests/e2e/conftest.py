@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.catalog import load_catalog
-from pipeline.report import RunReport
+from pipeline.record import RunReport
 from pipeline.run import run_dataset
 
 STEPS = '''

@@ -15,7 +15,7 @@ from pipeline.run import Run, plan_dataset, published, run_dataset
 if TYPE_CHECKING:
     from conftest import World
 
-    from pipeline.report import RunReport
+    from pipeline.record import RunReport
     from pipeline.store import Snapshot
 
 

@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 
 from pipeline.catalog import load_catalog
 from pipeline.plan import COMPUTED
-from pipeline.report import RunReport
+from pipeline.record import RunReport
 from pipeline.run import plan_dataset, published, run_dataset
 
 SAMPLES = tuple(f"s{i}" for i in range(8))

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.catalog import load_catalog
 from pipeline.init import propose, write
-from pipeline.report import RunReport
+from pipeline.record import RunReport
 from pipeline.run import published, run_dataset
 
 pytestmark = pytest.mark.e2e

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.estimate import ENOUGH, Cost, Estimate, estimate, read_rates
 from pipeline.plan import FeaturePlan, Plan, Status, Wanted
-from pipeline.report import RunReport, Spent
+from pipeline.record import RunReport, Spent
 from pipeline.store import DatasetStore, ShardFile
 
 NAMES = {"sound": "audio", "flow": "video"}

@@ -118,7 +118,7 @@ def test_explain_names_code_library_weights_and_steps() -> None:
     old, new = recipe(), recipe()
     new["steps"][0]["code"] = "other"
     new["steps"][0]["libraries"] = {"numpy": "99"}
-    new["weights"] = "ab"
+    new["steps"][0]["weights"] = "ab"
     found = keys.explain(old, new)
     assert "test.twist code changed" in found
     assert "-> 99" in found

@@ -18,7 +18,7 @@ from pipeline.store.quarantine import SCHEMA as QUARANTINE
 from pipeline.store.shard import ROW_SCHEMA
 
 RECIPES = [
-    {"steps": [{"step": "s", "options": {"n": n}, "code": "", "libraries": {}}], "weights": None, "state": None}
+    {"steps": [{"step": "s", "options": {"n": n}, "code": "", "libraries": {}, "weights": None}], "state": None}
     for n in (1, 2)
 ]
 DIGESTS = [digest_json(recipe) for recipe in RECIPES]

@@ -73,12 +73,13 @@ def names(requirements: list[str]) -> list[str]:
 def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     document = (DOCS / "dependencies.md").read_text()
-    plain, extras, dev = re.split(r"^## .*$", document, flags=re.MULTILINE)
+    plain, extras, dev, peers = re.split(r"^## .*$", document, flags=re.MULTILINE)
     assert re.findall(r"^\| `(\S+)` \| \S", plain, re.MULTILINE) == names(project["project"]["dependencies"])
     assert re.findall(r"^\| `(\S+)` \| `(\S+)` \| \S", extras, re.MULTILINE) == [
         (extra, name) for extra, wanted in project["project"]["optional-dependencies"].items() for name in names(wanted)
     ]
     assert re.findall(r"^\| `(\S+)` \| \S", dev, re.MULTILINE) == names(project["dependency-groups"]["dev"])
+    assert re.findall(r"^\| `(\S+)` \| \S", peers, re.MULTILINE) == names(project["dependency-groups"]["peers"])
 
 
 def test_every_file_that_a_document_names_exists() -> None:

@@ -7,7 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.base import Extractor, NeedsFit, NeedsWeights, WeightsRef
+from features.base import Example, Extractor, NeedsFit, NeedsWeights, WeightsRef
 from features.errors import SampleError, StateError
 from features.text.vectors import (
     PretrainedVectors,
@@ -107,13 +107,17 @@ def test_segments_that_go_back_in_time_are_refused() -> None:
         tiny()([text], CPU)
 
 
+def examples(texts: Iterable[Text]) -> list[Example]:
+    return [Example(text) for text in texts]
+
+
 CORPUS = plain(*("the cat sat on the mat", "a dog ate the cat food", "dogs and cats are friends") * 5)
 
 
 @pytest.mark.parametrize("architecture", ["skip-gram", "cbow"])
 def test_fitting_gives_a_vector_for_every_frequent_word(architecture: Any) -> None:
     step = Word2Vec(vector_size=8, min_count=10, epochs=2, architecture=architecture)
-    state = step.fit(CORPUS)
+    state = step.fit(examples(CORPUS))
     assert set(decode_vocabulary(state["vocabulary"])) == {"the", "cat"}
     assert decode_vocabulary(state["vocabulary"])[0] == "the", "most frequent first"
     assert state["vectors"].shape == (2, 8)
@@ -125,10 +129,11 @@ def test_fitting_gives_a_vector_for_every_frequent_word(architecture: Any) -> No
 def test_what_is_learnt_does_not_depend_on_the_process() -> None:
     code = (
         "import hashlib, sys\n"
+        "from features.base import Example\n"
         "from features.text.vectors import Word2Vec\n"
         "from features.types import Text, TextSegment\n"
         "corpus = [Text((TextSegment(line),)) for line in sys.stdin.read().splitlines()]\n"
-        "state = Word2Vec(vector_size=8, epochs=3).fit(corpus)\n"
+        "state = Word2Vec(vector_size=8, epochs=3).fit(Example(text) for text in corpus)\n"
         "print(hashlib.sha256(b''.join(state[name].tobytes() for name in sorted(state))).hexdigest())\n"
     )
     digests = set()
@@ -142,7 +147,7 @@ def test_what_is_learnt_does_not_depend_on_the_process() -> None:
             check=True,
         )
         digests.add(ran.stdout.strip())
-    assert digests == {digest(Word2Vec(vector_size=8, epochs=3).fit(CORPUS))}
+    assert digests == {digest(Word2Vec(vector_size=8, epochs=3).fit(examples(CORPUS)))}
 
 
 def digest(state: dict[str, Any]) -> str:
@@ -150,9 +155,9 @@ def digest(state: dict[str, Any]) -> str:
 
 
 def test_the_seed_and_the_corpus_change_what_is_learnt() -> None:
-    one = Word2Vec(vector_size=8, epochs=1).fit(CORPUS)
-    assert digest(one) != digest(Word2Vec(vector_size=8, epochs=1, seed=1).fit(CORPUS))
-    assert digest(one) != digest(Word2Vec(vector_size=8, epochs=1).fit(CORPUS[1:]))
+    one = Word2Vec(vector_size=8, epochs=1).fit(examples(CORPUS))
+    assert digest(one) != digest(Word2Vec(vector_size=8, epochs=1, seed=1).fit(examples(CORPUS)))
+    assert digest(one) != digest(Word2Vec(vector_size=8, epochs=1).fit(examples(CORPUS[1:])))
 
 
 def test_words_used_alike_come_out_alike() -> None:
@@ -160,7 +165,7 @@ def test_words_used_alike_come_out_alike() -> None:
     topics = (["wheat", "rye", "flour", "mill"], ["bit", "byte", "disk", "core"])
     corpus = plain(*(" ".join(rng.choice(topics[k % 2], 12)) for k in range(200)))
     step = Word2Vec(vector_size=16, epochs=40)
-    state = step.fit(corpus)
+    state = step.fit(examples(corpus))
     index = {word: row for row, word in enumerate(decode_vocabulary(state["vocabulary"]))}
     unit = state["vectors"] / np.linalg.norm(state["vectors"], axis=1, keepdims=True)
     assert unit[index["wheat"]] @ unit[index["rye"]] > unit[index["wheat"]] @ unit[index["byte"]] + 0.3
@@ -172,23 +177,23 @@ def test_words_of_a_timed_text_are_each_other_s_context() -> None:
         Text(tuple(TextSegment(word, Span(k, k + 1)) for k, word in enumerate(text.plain.split()))) for text in CORPUS
     ]
     step = Word2Vec(vector_size=8, epochs=2)
-    assert digest(step.fit(timed)) == digest(step.fit(CORPUS))
+    assert digest(step.fit(examples(timed))) == digest(step.fit(examples(CORPUS)))
 
 
 def test_a_text_longer_than_gensim_s_limit_is_learnt_to_its_end() -> None:
     words = ["early"] * 10_000 + ["late", "later"] * 500
     step = Word2Vec(vector_size=4, epochs=1)
-    long = step.fit(plain(" ".join(words)))
-    split = step.fit(plain(" ".join(words[:10_000]), " ".join(words[10_000:])))
+    long = step.fit(examples(plain(" ".join(words))))
+    split = step.fit(examples(plain(" ".join(words[:10_000]), " ".join(words[10_000:]))))
     assert digest(long) == digest(split)
 
 
 @pytest.mark.parametrize("corpus", [[], [Text(())], plain("", "  ")])
 def test_nothing_to_learn_is_an_error(corpus: list[Text]) -> None:
     with pytest.raises(StateError, match=r"no word of \d texts \(0 tokens\) occurs min_count \(1\) times; cure: lower"):
-        Word2Vec().fit(corpus)
+        Word2Vec().fit(examples(corpus))
     with pytest.raises(StateError, match=r"no word of 1 texts \(2 tokens\) occurs min_count \(5\) times"):
-        Word2Vec(min_count=5).fit(plain("a b"))
+        Word2Vec(min_count=5).fit(examples(plain("a b")))
 
 
 @pytest.mark.parametrize("step", [Word2Vec(), PretrainedVectors(path="v.vec", vector_size=3)])
