@@ -12,7 +12,11 @@ from typing import Any
 EXTRACTORS: dict[str, str] = {
     "audio.mfcc": "features.audio.mfcc:Mfcc",
     "image.cnn": "features.image.cnn:Cnn",
+    "text.bow": "features.text.bag:Bow",
+    "text.class_probabilities": "features.text.classify:ClassProbabilities",
     "text.pretrained_vectors": "features.text.vectors:PretrainedVectors",
+    "text.tfidf": "features.text.bag:Tfidf",
+    "text.transformer": "features.text.transformer:Transformer",
     "text.word2vec": "features.text.vectors:Word2Vec",
     "video.flow": "features.video.flow:Flow",
     "video.keyframes": "features.video.keyframes:KeyframeScores",
@@ -22,10 +26,13 @@ PREPARE: dict[str, str] = {
     "audio.denoise": "features.audio.denoise:Denoise",
     "image.denoise": "features.image.denoise:Denoise",
     "text.clean": "features.text.clean:Clean",
+    "text.tokens": "features.text.tokens:Tokens",
     "video.keyframes": "features.video.keyframes:Keyframes",
 }
 
-AUGMENT: dict[str, str] = {}
+AUGMENT: dict[str, str] = {
+    "text.augment": "features.text.augment:Eda",
+}
 
 
 class UnknownStepError(LookupError):

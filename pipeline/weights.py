@@ -13,23 +13,28 @@ from blake3 import blake3
 
 from features.base import State, WeightsRef
 from features.errors import StateError
+from pipeline.models import HUB, files, from_hub, load_folder
 from pipeline.store.shard import DIGEST_BYTES
+from pipeline.vectors import READERS, load_vectors
 
 _log = logging.getLogger(__name__)
 
 
 def resolve(ref: WeightsRef, base: Path) -> Path:
-    """Return the file that ``ref`` means. ``base`` is the catalog's folder, which "file" paths are relative to.
+    """Return the file or folder that ``ref`` means. ``base`` is the catalog's folder, which paths are relative to.
 
     Weights that torchvision publishes are looked for in torch's cache (``TORCH_HOME``), and downloaded there once,
-    checked against the digest in their name. Raises ``StateError`` when there is no such file and none can be had.
+    checked against the digest in their name; a "file" ``hub:OWNER/NAME`` is found as ``from_hub`` does. Raises
+    ``StateError`` when there is no such file and none can be had.
     """
     if ref.kind == "package":
         return _in_package(ref.locator)
     if ref.kind == "torchvision":
         return _from_torchvision(ref.locator)
+    if ref.locator.startswith(HUB):
+        return from_hub(ref.locator)
     path = base / ref.locator
-    if not path.is_file():
+    if not path.exists():
         raise StateError(f"weights: got {ref.locator!r}, but {path} is no file; cure: put it there or change 'weights'")
     return path
 
@@ -41,7 +46,7 @@ def _in_package(locator: str) -> Path:
     if not folders:
         raise StateError(f"weights: package {package!r} of {locator!r} is not installed; cure: install it with pip")
     path = Path(folders[0]) / inside
-    if not path.is_file():
+    if not path.exists():
         raise StateError(f"weights: package {package!r} has no file {inside!r}; cure: reinstall it")
     return path
 
@@ -86,43 +91,44 @@ def download(url: str, path: Path) -> None:
 
 def digest(ref: WeightsRef, base: Path) -> bytes:
     """BLAKE3 digest of what ``ref`` means, 16 bytes: of a file's bytes; of names and bytes where it is folders."""
-    folders = nltk_folders(ref.locator) if ref.kind == "nltk" else {}
     state = blake3()
-    if not folders:
-        state.update_mmap(resolve(ref, base))
-    for name, folder in sorted(folders.items()):
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            state.update(f"{name}\0{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
-            state.update_mmap(path)
+    if ref.kind == "nltk":
+        for name, folder in sorted(nltk_folders(ref.locator).items()):
+            _digest_folder(state, name, folder, sorted(path for path in folder.rglob("*") if path.is_file()))
+        return state.digest(length=DIGEST_BYTES)
+    path = resolve(ref, base)
+    if path.is_dir():
+        _digest_folder(state, "", path, files(path))
+    else:
+        state.update_mmap(path)
     return state.digest(length=DIGEST_BYTES)
 
 
+def _digest_folder(state: blake3, name: str, folder: Path, paths: list[Path]) -> None:
+    for path in paths:
+        state.update(f"{name}\0{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+        state.update_mmap(path)
+
+
 def nltk_folders(locator: str) -> dict[str, Path]:
-    """Resource -> its folder, found on NLTK's own path. Raises ``StateError`` where one is missing."""
+    """Resource -> its folder, found on NLTK's own path. Raises ``StateError`` where some are missing: all of them."""
     import nltk
 
-    found = {}
+    found, missing, packed = {}, [], []
     for resource in locator.split("+"):
         try:
-            pointer = nltk.data.find(resource)
-        except LookupError as error:
-            raise StateError(
-                f"NLTK data: {resource!r} is on none of NLTK's paths ({', '.join(nltk.data.path)}); "
-                f"cure: gristmill fetch nltk {resource.rpartition('/')[2]}, or set NLTK_DATA"
-            ) from error
-        found[resource] = Path(str(pointer))
+            found[resource] = Path(str(nltk.data.find(resource)))
+        except LookupError:
+            missing.append(resource)
+            packed += [entry for entry in nltk.data.path if (Path(entry) / f"{resource}.zip").is_file()]
+    if missing:
+        names = " ".join(resource.rpartition("/")[2] for resource in missing)
+        zipped = f" (there is a zip in {', '.join(packed)}, which fetch unpacks)" if packed else ""
+        raise StateError(
+            f"NLTK data: {', '.join(map(repr, missing))} {'is' if len(missing) == 1 else 'are'} on none of NLTK's "
+            f"paths ({', '.join(nltk.data.path)}){zipped}; cure: gristmill fetch nltk {names}, or set NLTK_DATA"
+        )
     return found
-
-
-def _text_vectors(path: Path) -> State:
-    from features.text.vectors import parse_vectors
-
-    try:
-        with path.open(encoding="utf-8") as lines:
-            vectors: State = parse_vectors(lines)
-    except UnicodeDecodeError as error:
-        raise StateError(f"weights: {path} is not UTF-8 ({error}); cure: convert it, or copy it again") from error
-    return vectors
 
 
 def _safetensors(path: Path) -> State:
@@ -159,21 +165,22 @@ _READERS: dict[str, Callable[[Path], State]] = {
     ".pth": _torch,
     ".pt": _torch,
     ".safetensors": _safetensors,
-    ".txt": _text_vectors,
-    ".vec": _text_vectors,
-    ".glove": _text_vectors,
+    **dict.fromkeys(READERS, load_vectors),
 }
 
 
 def load(ref: WeightsRef, base: Path) -> State:
     """Read the weights that ``ref`` means, by the file's extension; for NLTK's data, find their folders.
 
-    ``.pth``, ``.pt`` (tensors only, never a pickle) and ``.safetensors`` give tensors by name; ``.txt``, ``.vec`` and
-    ``.glove`` are word vectors in text. Raises ``StateError`` when the file is missing, damaged or of another kind.
+    ``.pth``, ``.pt`` (tensors only, never a pickle) and ``.safetensors`` give tensors by name; ``.txt``, ``.vec``,
+    ``.glove`` and ``.bin`` are word vectors (``pipeline.vectors``); a folder is a transformer model
+    (``pipeline.models``). Raises ``StateError`` when it is missing, damaged or of another kind.
     """
     if ref.kind == "nltk":
         return nltk_folders(ref.locator)
     path = resolve(ref, base)
+    if path.is_dir():
+        return load_folder(path)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise StateError(f"weights: got {path}, allowed: a file that ends in {', '.join(_READERS)}")

@@ -77,9 +77,31 @@ def fitted(step: Any) -> dict[str, Any]:
 
 
 def tiny_vectors(step: Any) -> dict[str, Any]:
-    from features.text.vectors import parse_vectors
+    from features.text.vector_files import parse_vectors
 
-    return parse_vectors(["the 1 2 3", "mill -4 5 6.5", "rye 0 0 1"])
+    return dict(parse_vectors(b"the 1 2 3\nmill -4 5 6.5\nrye 0 0 1\n"))
+
+
+def tiny_transformer(step: Any) -> dict[str, Any]:
+    """A model of two layers with random weights, and a vocabulary of whole words."""
+    import json
+
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "mill", "ground", "wheat", "and", "rye"]
+    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=step.vector_size, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=32,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tensors = BertModel(config).state_dict()
+    files = {"config.json": json.dumps(config.to_dict()).encode(), "tokenizer.json": tokenizer.to_str().encode()}
+    return {"files": files, "tensors": tensors}
 
 
 def random_resnet(step: Any) -> dict[str, Any]:
@@ -125,12 +147,29 @@ EXTRACTOR: dict[str, Case] = {
         batch_atol=1e-4,
         device_atol=1e-3,
     ),
+    "text.bow": Case(options={"size": 9}, other={"size": 8}, sample=text, least=(Text(()), 0), state=fitted),
+    "text.class_probabilities": Case(
+        options={"classes": ("0", "1")},
+        other={"classes": ("1", "0")},
+        sample=text,
+        least=(Text(()), 0),
+        state=fitted,
+    ),
     "text.pretrained_vectors": Case(
         options={"path": "v.vec", "vector_size": 3},
         other={"path": "w.vec", "vector_size": 3},
         sample=text,
         least=(Text(()), 0),
         state=tiny_vectors,
+        batch_atol=1e-6,
+    ),
+    "text.tfidf": Case(options={"size": 9}, other={"size": 8}, sample=text, least=(Text(()), 0), state=fitted),
+    "text.transformer": Case(
+        options={"model": "m", "vector_size": 8, "max_tokens": 12},
+        other={"model": "m", "vector_size": 8, "max_tokens": 16},
+        sample=text,
+        least=(Text(()), 0),
+        state=tiny_transformer,
         batch_atol=1e-6,
     ),
     "text.word2vec": Case(
@@ -149,10 +188,21 @@ PREPARING: dict[str, Case] = {
     "audio.denoise": Case(other={"method": "spectral_gate"}, sample=audio, least=(SILENCE, 0), batch_atol=1e-6),
     "image.denoise": Case(other={"method": "median"}, sample=timed_image, least=(PIXEL, 1)),
     "text.clean": Case(other={"lowercase": False}, sample=text, least=(Text(()), 0)),
+    "text.tokens": Case(
+        options={"tokenizer": "regexp", "stem": "snowball"}, other={"stem": "porter"}, sample=text, least=(Text(()), 0)
+    ),
     "video.keyframes": Case(other={"method": "uniform"}, sample=video((3,)), least=(no_frames(3), 0)),
 }
 
-AUGMENTING: dict[str, Case] = {}
+AUGMENTING: dict[str, Case] = {
+    "text.augment": Case(
+        options={"synonyms": "vectors", "path": "v.vec", "stop_words": "none", "min_similarity": -1.0},
+        other={"alpha_sr": 0.2},
+        sample=text,
+        least=(Text(()), 0),
+        state=tiny_vectors,
+    ),
+}
 
 extractors = pytest.mark.parametrize("name", sorted(EXTRACTORS))
 prepares = pytest.mark.parametrize("name", sorted(PREPARE))

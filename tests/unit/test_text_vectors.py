@@ -18,14 +18,10 @@ from hypothesis import strategies as st
 
 from features.base import Example, Extractor, NeedsFit, NeedsWeights, WeightsRef
 from features.errors import SampleError, StateError
-from features.text.vectors import (
-    PretrainedVectors,
-    Word2Vec,
-    decode_vocabulary,
-    encode_vocabulary,
-    parse_vectors,
-    tokenize_with,
-)
+from features.text.tokenizers import tokenize_with
+from features.text.vector_files import parse_vectors
+from features.text.vectors import PretrainedVectors, Word2Vec
+from features.text.words import decode_vocabulary, encode_vocabulary
 from features.time import ALWAYS, Span
 from features.types import Text, TextSegment
 
@@ -36,7 +32,8 @@ def plain(*texts: str) -> list[Text]:
     return [Text((TextSegment(text),)) for text in texts]
 
 
-TINY = parse_vectors(["a 1 0 0", "b 0 2 0", "c 0 0 4"])
+PARSED = parse_vectors(b"a 1 0 0\nb 0 2 0\nc 0 0 4\n")
+TINY = {name: PARSED[name] for name in ("vectors", "vocabulary")}  # as Word2Vec stores them: without an index
 
 
 def tiny(**options: Any) -> Extractor:
@@ -230,7 +227,7 @@ def test_state_may_be_tensors_and_read_only() -> None:
     vectors = TINY["vectors"].copy()
     vectors.flags.writeable = False
     step = PretrainedVectors(path="v", vector_size=3)
-    for state in ({**TINY, "vectors": vectors}, {name: torch.from_numpy(array) for name, array in TINY.items()}):
+    for state in ({**TINY, "vectors": vectors}, {name: torch.from_numpy(array.copy()) for name, array in TINY.items()}):
         assert step.with_state(state)(plain("b"), CPU)[0].values.tolist() == [[0, 2, 0]]
 
 
@@ -240,10 +237,10 @@ def test_vocabularies_survive(words: list[str]) -> None:
 
 
 def test_files_in_text() -> None:
-    glove = parse_vectors(["die 1 2\n", "at name@x 3 4\n", ". 5e-1 -6"])
+    glove = parse_vectors(b"die 1 2\nat name@x 3 4\n. 5e-1 -6")
     assert decode_vocabulary(glove["vocabulary"]) == ["die", "at name@x", "."]
     assert glove["vectors"].tolist() == [[1, 2], [3, 4], [0.5, -6]]
-    word2vec = parse_vectors(["2 3\n", "korn 1 2 3 \n", "你\u00a0好 4 5 6 \r\n"])
+    word2vec = parse_vectors("2 3\nkorn 1 2 3 \n你\u00a0好 4 5 6 \r\n".encode())
     assert decode_vocabulary(word2vec["vocabulary"]) == ["korn", "你\u00a0好"]
     assert word2vec["vectors"].dtype == np.float32
 
@@ -251,19 +248,20 @@ def test_files_in_text() -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], "the file has no vectors; allowed: GloVe or word2vec text format"),
+        ([], "the file is empty; allowed: GloVe or word2vec text format"),
+        (["0 3", ""], "the file has no vectors; allowed: GloVe or word2vec text format"),
         (["2 3", "a 1 2 3"], "line 1 declares 2 words, got 1; cure: fetch the file anew"),
         (["a 1 2", "b 1"], "line 2: got 2 fields, allowed: a word and 2 numbers"),
-        (["a 1 2", ""], "line 2: got 1 fields, allowed: a word and 2 numbers"),
+        (["a 1 2", "", "b 1 2"], "line 2: got 1 fields, allowed: a word and 2 numbers"),
         (["alone"], "line 1: got 1 fields, allowed: a word and 1 numbers"),
         (["a 1 2", "b x 2"], r"line 2: .*; allowed: a word, then 2 numbers"),
         (["a 1 2", "b nan 2"], "line 2: 'b' has NaN or infinity, allowed: finite numbers"),
-        (["a 1 2", "b 1 2", "a 3 4"], "line 3: 'a' is already on line 1; cure: keep one"),
+        (["a 1 2", "b 1 2", "a 3 4"], "'a' is word 1 and word 3; cure: keep one"),
     ],
 )
 def test_files_that_are_wrong_are_refused(lines: list[str], message: str) -> None:
     with pytest.raises(StateError, match=f"word vectors[,:].*{message}"):
-        parse_vectors(lines)
+        parse_vectors("\n".join(lines).encode())
 
 
 @pytest.mark.parametrize(
@@ -273,7 +271,7 @@ def test_files_that_are_wrong_are_refused(lines: list[str], message: str) -> Non
         (lambda: Word2Vec(negative=0), "negative: got 0, allowed: >= 1"),
         (lambda: Word2Vec(seed=-1), r"seed: got -1, allowed: 0 to 2\*\*32 - 1"),
         (lambda: Word2Vec(architecture="glove"), "architecture: got 'glove', allowed: skip-gram, cbow"),
-        (lambda: Word2Vec(tokenizer="spaces"), "tokenizer: got 'spaces', allowed: treebank, tweet, regexp"),
+        (lambda: Word2Vec(tokenizer="spaces"), "tokenizer: got 'spaces', allowed: treebank, tweet, regexp, whitespace"),
         (lambda: PretrainedVectors(path="", vector_size=3), "path: got '', allowed: the path of a vectors file"),
         (lambda: PretrainedVectors(path="x", vector_size=0), "vector_size: got 0, allowed: >= 1"),
         (lambda: PretrainedVectors(path="x", vector_size=1, tokenizer="x"), "tokenizer: got 'x', allowed"),

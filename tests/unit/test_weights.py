@@ -116,17 +116,18 @@ def test_a_checkpoint_around_the_tensors_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_extension(tmp_path: Path) -> None:
-    (tmp_path / "x.bin").write_bytes(b"1")
-    with pytest.raises(StateError, match=r"x\.bin, allowed: a file that ends in \.pth, \.pt, \.safetensors"):
-        weights.load(_file("x.bin"), tmp_path)
+    (tmp_path / "x.npz").write_bytes(b"1")
+    with pytest.raises(StateError, match=r"x\.npz, allowed: a file that ends in \.pth, \.pt, \.safetensors"):
+        weights.load(_file("x.npz"), tmp_path)
 
 
-def test_word_vectors_in_text(tmp_path: Path) -> None:
+def test_word_vectors_in_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "v.vec").write_text("2 3\nkorn 1 2 3\nmühle 4 5 6.5\n", encoding="utf-8")
     found = weights.load(_file("v.vec"), tmp_path)
     assert found["vectors"].tolist() == [[1, 2, 3], [4, 5, 6.5]]
     (tmp_path / "v.txt").write_bytes("mühle 1 2\n".encode("latin-1"))
-    with pytest.raises(StateError, match=r"v\.txt is not UTF-8"):
+    with pytest.raises(StateError, match=r"v\.txt: word vectors, line 1: .* is not UTF-8"):
         weights.load(_file("v.txt"), tmp_path)
 
 
