@@ -29,11 +29,12 @@ def folders(step: str, state: State, resources: tuple[str, ...]) -> tuple[tuple[
 @lru_cache(maxsize=8)
 def sentence_splitter(folder: Path, language: str) -> Any:
     """NLTK's Punkt model of a language. Raises ``StateError`` where the data have no such language."""
+    from nltk.data import FileSystemPathPointer
     from nltk.tokenize.punkt import PunktSentenceTokenizer, load_punkt_params
 
     try:
-        return PunktSentenceTokenizer(load_punkt_params(str(folder / language)))
-    except OSError as error:
+        return PunktSentenceTokenizer(load_punkt_params(FileSystemPathPointer(str(folder / language))))
+    except (OSError, LookupError) as error:
         raise StateError(
             f"NLTK data: {PUNKT} in {folder} has no whole model for language {language!r} ({error}); "
             f"{cure(PUNKT)}, or set another language"
@@ -59,9 +60,15 @@ def wordnet(folder: Path) -> Any:
     """NLTK's reader of the English WordNet. Raises ``StateError`` where the data are not whole."""
     from nltk.corpus.reader import WordNetCorpusReader
 
+    class EnglishWordNet(WordNetCorpusReader):  # type: ignore[misc]  # NLTK has no types
+        """Without the maps to the WordNets of other languages, which take seconds and look at NLTK's path again."""
+
+        def map_wn(self, version: str = "wordnet") -> None:
+            del version
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that other languages need other data
-            return WordNetCorpusReader(str(folder), None)
-    except (OSError, ValueError, AssertionError) as error:
+            return EnglishWordNet(str(folder), None)
+    except (OSError, LookupError, ValueError, AssertionError) as error:
         raise StateError(f"NLTK data: {WORDNET} in {folder} is not whole ({error!r}); {cure(WORDNET)}") from error

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import emoji
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from features.text.clean import Clean
+from features.text.social import EMOJI_LANGUAGES, drop_emoji, name_emoji
 from features.time import Span
 from features.types import Text, TextSegment
 
 CPU = torch.device("cpu")
 KEEP: dict[str, Any] = {
     "html": "keep", "control": "keep", "unicode": "none", "urls": "keep", "emails": "keep", "mentions": "keep",
+    "mojibake": "keep", "hashtags": "keep", "emoji": "keep",
     "lowercase": False, "numbers": "keep", "punctuation": "keep", "whitespace": "keep",
 }  # fmt: skip
 
@@ -46,6 +49,18 @@ KEEP: dict[str, Any] = {
         ({"punctuation": "drop"}, "你好\uff0c世界。", "你好 世界 "),
         ({"punctuation": "drop"}, "😀 ♥ \ue000", "😀 ♥ \ue000"),
         ({"whitespace": "collapse"}, "  a\t\nb\u3000\u00a0c\x85d ", "a b c d"),
+        ({"mojibake": "repair"}, "schÃ¶n â€œso\u201d 你好 ä½\xa0å¥½", "schön “so” 你好 你好"),
+        ({"mojibake": "repair"}, "voilà été", "voilà été"),
+        ({"hashtags": "drop"}, "so #nice_1! a#b #1 &#35; x/#y", "so  ! a#b #1 &#35; x/#y"),
+        ({"hashtags": "word"}, "#OneName, #天气#很好", " OneName ,  天气 很好"),
+        ({"hashtags": "split"}, "#NLPIsFun_in2026 #all #ÜberÉté", " NLP Is Fun in 2026   all   Über Été "),
+        ({"emoji": "drop"}, "a😀👩‍🚀b 👍🏽 1️⃣ 1 # ❤ 你好 ‼x", "a  b     1 #   你好  x"),
+        ({"emoji": "name"}, "a😀👍🏽 1 #", "a grinning face  thumbs up medium skin tone  1 #"),
+        ({"emoji": "name", "language": "german"}, "😀", " grinsendes gesicht "),
+        ({"emoji": "name", "language": "chinese"}, "好😀", "好 嘿嘿 "),
+        ({"html": "strip"}, "a<!-- b <!-- c --> d --> e", "a  d --> e"),
+        ({"html": "strip"}, "a<!-- b <script>c</script> <style> d", "a<!-- b     d"),
+        ({"html": "strip"}, f"&#{'9' * 5000}; &#x{'F' * 99}; &#000000000065;", "\ufffd \ufffd A"),
         ({}, "  <b>\x00A&amp; e\u0301 @x ", "  <b>\x00A&amp; e\u0301 @x "),
     ],
 )  # fmt: skip
@@ -97,3 +112,20 @@ def test_keeping_all_keeps_all(text: str) -> None:
 def test_unknown_choices_are_refused(option: str) -> None:
     with pytest.raises(ValueError, match=rf"text.clean: {option}: got 'all', allowed: \w+, \w+"):
         Clean(**{option: "all"})
+
+
+def test_emoji_have_names_in_every_language_that_is_offered() -> None:
+    names = {language: name_emoji("😀", language) for language in EMOJI_LANGUAGES}
+    assert len(set(names.values())) > 10
+    assert not any("😀" in name for name in names.values())
+    with pytest.raises(ValueError, match=r"language: got 'latin', allowed: arabic, chinese, english"):
+        Clean(language="latin")
+
+
+PIECES = [*sorted(emoji.EMOJI_DATA)[::7], "a", "1", "#", "*", "\u200d", "\ufe0f", "\u20e3", "好", "é"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join))
+def test_emoji_are_found_as_the_emoji_package_finds_them(text: str) -> None:
+    expected = "".join(emoji.replace_emoji(text, " ").split())
+    assert "".join(drop_emoji(text).split()) == expected
