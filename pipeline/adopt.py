@@ -181,7 +181,7 @@ class _Adoption(Run):
             self.events.started("prove", int((status == Status.RECIPE).sum()), "rows")
             work = (
                 replace(piece, store=folder, features=(replace(piece.features[0], base=None, keep=frozenset()),))
-                for piece in self._shard_work(self.planned.shards_to_write)
+                for piece in self._shard_work(self.planned.shards_to_write, engine)
             )
             for report in engine.map(run_shard, work):
                 if report.failures:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from uuid import uuid4
@@ -263,7 +263,7 @@ class Run:
             rows = self.planned.to_compute
             with self._open_engine(rows) as engine:
                 self.events.started("extract", rows, "rows")
-                for report in self._finished_or_run(engine, run_shard, self._shard_work(shards)):
+                for report in self._finished_or_run(engine, run_shard, self._shard_work(shards, engine)):
                     self.extracted += report
                     self.events.advanced("extract", sum(report.computed.values()) + len(report.failures))
                 self.events.finished("extract")
@@ -304,14 +304,18 @@ class Run:
     @contextmanager
     def _open_engine(self, rows: int) -> Iterator[Engine]:
         """The engine that the catalog names; nothing is started where no row is to be computed."""
-        kind = self.engine_kind if rows else "serial"
-        with open_engine(kind, self.catalog.engine.workers, self.catalog.folder) as engine:
+        settings = self.catalog.engine.model_copy(update={"kind": self.engine_kind if rows else "serial"})
+        with open_engine(settings, self._device, self.catalog.folder) as engine:
             yield engine
 
-    def _shard_work(self, shards: Mapping[int, set[str]]) -> Iterator[ShardWork]:
-        device = resolve_device(self.catalog.engine.device)
+    @cached_property
+    def _device(self) -> str:
+        return resolve_device(self.catalog.engine.device)
+
+    def _shard_work(self, shards: Mapping[int, set[str]], engine: Engine) -> Iterator[ShardWork]:
         states = {name: self._state_ref(name, feature) for name, feature in self.planned.features.items()}
-        return shard_work(self.planned, shards, self._place, states, device)
+        for piece in shard_work(self.planned, shards, self._place, states, self._device):
+            yield replace(piece, guard=engine.guard, decode_threads=engine.decode_threads)
 
     @property
     def _place(self) -> Place:
@@ -346,7 +350,7 @@ class Run:
             shards = aligned.shards_to_write
             rows = aligned.to_compute
             if shards:
-                with open_engine("serial", 1, self.catalog.folder) as engine:
+                with self._open_engine(0) as engine:
                     self.events.started("align", rows, "rows")
                     work = self._align_work(aligned, shards)
                     for report in self._finished_or_run(engine, alignment.align_shard, work):

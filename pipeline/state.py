@@ -72,7 +72,8 @@ def bind(chain: Chain, ref: StateRef | None) -> Chain:
 def with_weights(chain: Chain, ref: StateRef) -> Chain:
     """Return the chain with the pretrained weights of its steps loaded; what it is fitted to is not."""
     steps = [_loaded(step, Path(ref.folder)) for step in chain.steps]
-    return replace(chain, prepare=tuple(steps[:-1]), extractor=steps[-1])
+    first = len(chain.prepare)
+    return replace(chain, prepare=tuple(steps[:first]), augment=tuple(steps[first:-1]), extractor=steps[-1])
 
 
 def _loaded(step: Any, folder: Path) -> Any:
