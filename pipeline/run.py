@@ -184,7 +184,8 @@ class Run:
                 digests = windowed(self._digests[chain.stream], self.found.samples)
                 present = pc.is_valid(self.found.samples[f"{chain.stream}_uri"]).to_numpy(zero_copy_only=False)
                 asked = self.asked.rows(name, self.found.samples["sample_id"])
-                wanted[name] = Wanted(chain, self._recipe(name, chain), digests, present, asked)
+                retry = self.asked.reasons if self.asked.retry else None
+                wanted[name] = Wanted(chain, self._recipe(name, chain), digests, present, asked, retry)
             self.planned = make_plan(
                 self._compared, self.found.samples, wanted, shard_samples=self.dataset.shard_samples
             )
@@ -454,7 +455,7 @@ class Run:
             return True
         if self._fitted_before() | self._fitted != self.base.info["fitted"]:  # fitted again, with the same result
             return True
-        columns = ["sample_id", "feature", "stage", "reason", "message", "content", "recipe"]
+        columns = ["sample_id", "feature", "stage", "reason", "message", "attempt", "content", "recipe"]
         if not to_table(failures).select(columns).equals(self.base.quarantine.select(columns)):
             return True
         kept = [name for name in self.planned.samples.column_names if not name.endswith(("_size", "_version"))]

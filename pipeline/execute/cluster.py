@@ -7,6 +7,7 @@ import logging
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -225,8 +226,6 @@ def _check_code(client: Client) -> None:
 
 def _code() -> dict[str, str]:
     """What decides numbers, and how shards are computed: digests of our code, versions of libraries."""
-    from importlib.metadata import version
-
     libraries = ("av", "librosa", "numpy", "opencv-python", "pillow", "pyarrow", "soundfile", "soxr", "torch")
     digests = {module: code_digest(module).hex() for module in ("pipeline.execute.child", "features.registry")}
     return digests | {library: version(library) for library in libraries}

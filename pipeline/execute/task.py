@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from time import perf_counter
 
 import pyarrow as pa
@@ -12,8 +13,10 @@ from features.types import FeatureSequence
 from pipeline.execute.compute import compute
 from pipeline.execute.guard import Outcome, compute_guarded
 from pipeline.execute.work import FeatureWork, ShardReport, ShardWork
+from pipeline.media.source import Source
 from pipeline.record import Spent
 from pipeline.store import DatasetStore, ShardFile, shard_path
+from pipeline.store.quarantine import Failure
 from pipeline.store.shard import Row, rows_to_table, write_shard
 
 
@@ -26,7 +29,7 @@ def run_shard(work: ShardWork) -> ShardReport:
         outcome.tally = compute(work, outcome)
     report = ShardReport(
         shard=work.shard,
-        failures=sorted(outcome.failures, key=lambda failure: (failure.sample_id, failure.feature)),
+        failures=sorted(_with_media(work, outcome.failures), key=lambda row: (row.sample_id, row.feature)),
         seconds=outcome.tally.seconds,
         spent=outcome.tally.spent,
         notices=outcome.tally.notices,
@@ -35,6 +38,15 @@ def run_shard(work: ShardWork) -> ShardReport:
     for feature in work.features:
         _write(work, feature, outcome, store, report)
     return report
+
+
+def _with_media(work: ShardWork, failures: Iterable[Failure]) -> Iterator[Failure]:
+    """Failures with a description of the file that each feature reads."""
+    streams = {feature.chain.name: feature.chain.stream for feature in work.features}
+    uris = {sample.sample_id: sample.uris for sample in work.samples}
+    for failure in failures:
+        source = Source(uris[failure.sample_id][streams[failure.feature]])
+        yield replace(failure, media=source.describe())
 
 
 def _write(work: ShardWork, feature: FeatureWork, outcome: Outcome, store: DatasetStore, report: ShardReport) -> None:

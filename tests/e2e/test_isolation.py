@@ -68,7 +68,7 @@ STEP = """
     """
 
 
-@pytest.fixture()
+@pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """500 good texts and six that must not be computed, in shards of 64."""
     media = tmp_path / "media"
@@ -120,12 +120,12 @@ def test_six_killers_among_500_cost_six_rows_and_nothing_is_computed_twice(corpu
 def test_a_dying_decoder_is_blamed_on_its_stream_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = world.steps.read_text()
     head, tail = steps.split("class Words")
-    poison = '''
+    poison = """
         import os, signal
         for text in batch:
             if "poison" in text.plain:
                 os.kill(os.getpid(), signal.SIGKILL)
-        return ['''
+        return ["""
     world.steps.write_text(head + "class Words" + tail.replace("\n        return [", poison, 1))
     caption = world.media / "night" / "s08.srt"
     caption.write_text(caption.read_text().replace("word", "poison"))
