@@ -251,7 +251,8 @@ class Run:
 
     def _corpus(self, chain: Chain, rows: npt.NDArray[np.int64], stage: str) -> Iterator[Example]:
         weights = StateRef(self.catalog.store, self.dataset.name, str(self.catalog.folder))
-        for found in examples(self.found.samples, rows, with_weights(chain, weights)):
+        prepare = with_weights(chain, weights).prepare
+        for found in examples(self.found.samples, rows, chain, prepare):
             self.events.advanced(stage)
             yield from found
 

@@ -117,11 +117,12 @@ class _Feature:
 
     def __init__(self, job: _Job, work: FeatureWork) -> None:
         self.job, self.work = job, work
-        self.chain = bind(work.chain, work.state)
+        self.chain, bound = work.chain, bind(work.chain, work.state)
         self.name = self.chain.name
-        self.extractor: Extractor = self.chain.extractor
-        self.selector = next((step for step in self.chain.prepare if isinstance(step, FrameSelector)), None)
-        self.prepare = [step for step in self.chain.prepare if step is not self.selector]
+        self.extractor: Extractor = bound.extractor
+        self.selector = next((step for step in bound.prepare if isinstance(step, FrameSelector)), None)
+        self.prepare = [step for step in bound.prepare if step is not self.selector]
+        self.augment = bound.augment
         self.batch_size: int = getattr(self.extractor, "batch_size", DEFAULT_BATCH)
         self.queue: list[_Item] = []
         self.sink: ImageSink | FeatureSink | None = None
@@ -188,7 +189,7 @@ class _Feature:
         media = [item.medium for item in batch]
         for step in self.prepare:
             media = step.prepare(media, self.job.device)
-        for number, step in enumerate(self.chain.augment):
+        for number, step in enumerate(self.augment):
             seeds = [
                 derive_seed(self.chain.seed, item.pending.sample_id, item.pending.view, number, item.index)
                 for item in batch

@@ -21,7 +21,7 @@ Values = Sequence[Sequence[float]]
 
 def recipe(gain: float = 1) -> dict[str, Any]:
     """A recipe of one step with one option."""
-    step = {"step": "mill", "options": {"gain": gain}, "code": "00", "libraries": {}}
+    step = {"step": "mill", "options": {"gain": gain}, "code": "00", "libraries": {}, "weights": None}
     return {"steps": [step], "state": None}
 
 
