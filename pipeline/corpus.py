@@ -48,7 +48,8 @@ def examples(
 ) -> Iterator[list[Example]]:
     """For each of ``rows`` its prepared media, those of one sample at a time, with its label.
 
-    Empty for a sample that cannot be read: extraction puts it into quarantine. ``prepare``: the chain's prepare steps with their weights.
+    Empty for a sample that cannot be read: extraction puts it into quarantine. ``prepare``: the chain's prepare steps,
+    with their weights.
     """
     for row in sample_rows(samples, rows):
         try:
