@@ -2,9 +2,9 @@
 
     uv run python benchmarks/engine.py [--quick]
 
-- *shards*: pieces of next to no work through a local cluster of two workers. Tasks that the scheduler holds, and what the
-  driver (in which the scheduler runs) grows by, must not depend on their number.
-- *overhead*: shards of 64 samples that wait five seconds in all, one worker against a plain loop over the same samples.
+- *shards*: pieces of next to no work through a local cluster of two workers. Tasks that the scheduler holds, and
+  what the driver (in which the scheduler runs) grows by, must not depend on their number.
+- *overhead*: shards of 64 samples that wait five seconds in all, one worker against a plain loop over the same ones.
   Waiting, not computing, so that other work on the machine does not count.
 - *scaling*: shards of samples that compute, by one worker and by two.
 """
@@ -83,7 +83,7 @@ def simulate(count: int) -> dict[str, Any]:
     with open_engine(Settings(workers=2, device="cpu", memory=3 << 30), "cpu", Path.cwd()) as engine:
         list(engine.map(number, (Nothing(shard) for shard in range(100))))
         before = process.memory_info().rss
-        scheduler = engine._client.cluster.scheduler  # type: ignore[attr-defined]
+        scheduler = engine.client.cluster.scheduler  # type: ignore[attr-defined]
 
         def drain() -> None:
             nonlocal most
@@ -107,7 +107,7 @@ def shards(folder: Path, step: Any, count: int, samples: int) -> Iterator[ShardW
             dataset="bench",
             run_id="r",
             shard=shard,
-            roster={key: ("train", None) for key in ids},
+            roster=dict.fromkeys(ids, ("train", None)),
             samples=tuple(SampleWork(sample_id=key, uris={"text": str(text)}, span=None) for key in ids),
             features=(
                 FeatureWork(

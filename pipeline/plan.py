@@ -26,7 +26,7 @@ from pipeline.catalog.problems import did_you_mean, listed
 from pipeline.chain import Chain
 from pipeline.content import Digests, fixed_binary
 from pipeline.keys import digest_json, explain
-from pipeline.store import ALIGNED_PREFIX, ShardFile, Snapshot
+from pipeline.store import VIEWS_PREFIX, ShardFile, Snapshot
 from pipeline.store.shard import DIGEST_BYTES
 
 SHARD_BYTES = 64 << 20
@@ -76,7 +76,7 @@ class Asked:
 
     def rows(self, feature: str, ids: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
         """Which samples of a feature may be computed, bool ``[N]``."""
-        if self.features and feature not in self.features:
+        if self.features and not {feature, feature.removeprefix(VIEWS_PREFIX)} & set(self.features):
             return np.zeros(len(ids), dtype=bool)
         if not self.samples:
             return np.ones(len(ids), dtype=bool)
@@ -236,6 +236,11 @@ class Plan:
     features: Mapping[str, FeaturePlan]
     dropped: tuple[str, ...] = field(default=())
     """Features with rows in the base that the catalog no longer names."""
+
+    @property
+    def originals(self) -> dict[str, FeaturePlan]:
+        """The features themselves, without their augmented views."""
+        return {name: feature for name, feature in self.features.items() if not name.startswith(VIEWS_PREFIX)}
 
     @property
     def to_compute(self) -> int:
@@ -478,8 +483,3 @@ def sample_rows(samples: pa.Table, rows: npt.NDArray[np.int64]) -> Iterator[dict
     for row in samples.take(pa.array(rows)).to_pylist():
         row["uris"] = {stream: row[f"{stream}_uri"] for stream in STREAMS if row[f"{stream}_uri"] is not None}
         yield row
-
-
-def is_feature_name_reserved(name: str) -> bool:
-    """Whether a feature may not have this name because the store uses it for aligned rows."""
-    return name.startswith(ALIGNED_PREFIX)

@@ -53,7 +53,7 @@ from pipeline.plan import (
 from pipeline.record import RunReport
 from pipeline.scan import Scan, scan
 from pipeline.state import StateRef, needs_fit, save_fitted, weights_digests, with_weights
-from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile, Snapshot
+from pipeline.store import ALIGNED_PREFIX, VIEWS_PREFIX, DatasetStore, ShardFile, Snapshot
 from pipeline.store.lease import Lease, acquire
 from pipeline.store.quarantine import Failure, to_table
 from pipeline.store.releases import open_snapshot
@@ -183,6 +183,9 @@ class Run:
             for name, chain in self.dataset.features.items():
                 digests = windowed(self._digests[chain.stream], self.found.samples)
                 present = pc.is_valid(self.found.samples[f"{chain.stream}_uri"]).to_numpy(zero_copy_only=False)
+                if name in self.dataset.view_splits:
+                    splits = pa.array(self.dataset.view_splits[name])
+                    present = present & pc.is_in(self.found.samples["split"], value_set=splits).to_numpy()
                 asked = self.asked.rows(name, self.found.samples["sample_id"])
                 retry = self.asked.reasons if self.asked.retry else None
                 wanted[name] = Wanted(chain, self._recipe(name, chain), digests, present, asked, retry)
@@ -202,6 +205,7 @@ class Run:
         weights = weights_digests(chain, self.catalog.folder)
         if not needs_fit(chain):
             return keys.recipe(chain, weights=weights)
+        name = name.removeprefix(VIEWS_PREFIX)  # views are extracted with what the feature was fitted to
         if name not in self._fitted and self._compared is not None:
             known = self._compared.info["fitted"].get(name)
             if known is not None and known["recipe"] == self._fit_recipe(chain) and not self._outdated(known):
@@ -226,7 +230,7 @@ class Run:
         if not waiting:
             return
         with self._timed("fit"), importable(self.catalog.folder):
-            for name in waiting:
+            for name in sorted({name.removeprefix(VIEWS_PREFIX) for name in waiting}):
                 self._fit_one(name, self.dataset.features[name])
         reasons = self.report.reasons
         self.plan()
@@ -328,14 +332,14 @@ class Run:
         weights = any(step["weights"] is not None for step in recipe.get("steps", ()))
         if recipe.get("state") is None and not weights:
             return None
-        fitted = self._fitted[name]["path"] if recipe.get("state") is not None else ""
+        fitted = self._fitted[name.removeprefix(VIEWS_PREFIX)]["path"] if recipe.get("state") is not None else ""
         return StateRef(self.catalog.store, self.dataset.name, str(self.catalog.folder), fitted)
 
     def _present(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Feature -> which samples have a row after extraction."""
         ids = self.planned.samples["sample_id"]
         present = {}
-        for name, feature in self.planned.features.items():
+        for name, feature in self.planned.originals.items():
             has = feature.kept | np.isin(feature.status, COMPUTED)
             failed = [failure.sample_id for failure in self.extracted.failures if failure.feature == name]
             has[pc.is_in(ids, value_set=pa.array(failed, pa.string())).to_numpy()] = False
@@ -369,12 +373,12 @@ class Run:
         present = self._present()
         inputs = {
             name: (present[name], feature.stored_content, feature.stored_recipes)
-            for name, feature in self.planned.features.items()
+            for name, feature in self.planned.originals.items()
         }
         contents = alignment.contents(inputs)
         anything = np.logical_or.reduce(list(present.values()))
         plans = {}
-        for name, feature in self.planned.features.items():
+        for name, feature in self.planned.originals.items():
             recipe = alignment.recipe(options.grid, options.policies.get(name, options.default))
             wanted = Wanted(feature.wanted.chain, recipe, contents, anything)
             stored = ALIGNED_PREFIX + name
@@ -386,8 +390,8 @@ class Run:
         assert options is not None  # noqa: S101  # narrowed for mypy: align() has checked it
         timeline = Timeline(
             step_ns=seconds_to_ns(options.grid),
-            policies={name: options.policies.get(name, options.default) for name in self.planned.features},
-            dims={name: self.dataset.features[name].extractor.dim for name in self.planned.features},
+            policies={name: options.policies.get(name, options.default) for name in self.planned.originals},
+            dims={name: self.dataset.features[name].extractor.dim for name in self.planned.originals},
         )
         return align_work(plan, shards, self._place, timeline, self.extracted)
 
@@ -447,7 +451,7 @@ class Run:
             return list(self.base.files)
         names = set(self.planned.features)
         if self.dataset.align is not None:
-            names |= {ALIGNED_PREFIX + name for name in self.planned.features}
+            names |= {ALIGNED_PREFIX + name for name in self.planned.originals}
         gone = [file for file in self.base.files if file.feature not in names]
         return [*self.extracted.removed, *self.aligned.removed, *gone]
 
@@ -476,6 +480,10 @@ class Run:
             "fitted": self._fitted_before() | self._fitted,
             "dims": {name: chain.extractor.dim for name, chain in self.dataset.features.items()},
             "grid": None if self.dataset.align is None else self.dataset.align.grid,
+            "views": {
+                name: {"count": self.dataset.features[name].count, "splits": list(splits)}
+                for name, splits in self.dataset.view_splits.items()
+            },
             "streams": {name: chain.stream for name, chain in self.dataset.features.items()},
             "counts": {
                 "samples": len(self.planned.samples),

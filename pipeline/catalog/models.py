@@ -225,6 +225,19 @@ class Splits(Model):
         return self
 
 
+class Views(Model):
+    """Seeded augmentations of a feature's samples: stored beside the samples themselves, as views 1 to ``count``."""
+
+    count: Count = Field(description="views of each sample")
+    steps: Annotated[tuple[Any, ...], Field(min_length=1)] = Field(
+        description="augmentations, after the prepare steps: a name, or {name: {option: value}}"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="another seed gives other views")
+    splits: Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
+        default=("train",), description="whose samples get views; those of other splits are never altered"
+    )
+
+
 class FeatureSpec(Model):
     """One feature: prepare steps, then an extractor."""
 
@@ -236,6 +249,7 @@ class FeatureSpec(Model):
         default=(), description="steps before the extractor: a name, or {name: {option: value}}"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the extractor")
+    views: Views | None = Field(default=None, description="augmented views of training samples; null: none")
 
 
 class Align(Model):

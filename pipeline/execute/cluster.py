@@ -48,7 +48,7 @@ class Cluster:
     ) -> None:
         self.guard: Guard | None = guard
         self.decode_threads = decode_threads
-        self._client, self._folder, self._resources = client, Path(guard.folder), dict(resources)
+        self.client, self._folder, self._resources = client, Path(guard.folder), dict(resources)
         self._window = workers * IN_FLIGHT_PER_WORKER
 
     def map(self, function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
@@ -73,7 +73,7 @@ class Cluster:
 
     def _submit(self, function: Callable[[Work], Result], piece: Work) -> Any:
         content = pickle.dumps(piece)
-        return self._client.submit(_run, function, content, self._folder, pure=False, resources=self._resources)
+        return self.client.submit(_run, function, content, self._folder, pure=False, resources=self._resources)
 
 
 def _died(piece: Piece) -> str:

@@ -102,6 +102,7 @@ class Made:
             "fitted": {},
             "dims": dict.fromkeys(plain, width),
             "grid": None,
+            "views": {},
             "streams": dict.fromkeys(plain, "text"),
             "counts": {
                 "samples": len(samples),
