@@ -29,6 +29,7 @@ from pipeline.catalog.models import (
     FeatureSpec,
     Fit,
     ManifestSource,
+    Schedule,
     Source,
     Splits,
     TableSource,
@@ -73,6 +74,7 @@ class DataSet:
     max_failed: float
     shard_samples: int
     fit: Fit = field(default_factory=Fit)
+    schedule: Schedule | None = None
     excluded: tuple[str, ...] = ()
     view_splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """``views.<name>`` -> the splits whose samples get views."""
@@ -252,6 +254,7 @@ class _Loader:
             features=chains,
             align=written.align,
             fit=written.fit,
+            schedule=written.schedule,
             train=written.train,
             max_failed=written.max_failed,
             shard_samples=written.shard_samples,

@@ -6,6 +6,8 @@ for editors). What cannot be seen in the file alone (folders, steps, chains) is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -283,6 +285,43 @@ class Fit(Model):
     )
 
 
+class Schedule(Model):
+    """When a data set is brought up to date by `gristmill serve`."""
+
+    cron: Text = Field(description="five fields: minute, hour, day of month, month, day of week; such as '0 2 * * *'")
+    timezone: Text = Field(default="UTC", description="of the cron fields, such as Europe/Berlin")
+
+    @field_validator("cron")
+    @classmethod
+    def _cron(cls, cron: str) -> str:
+        from cronsim import CronSim, CronSimError
+
+        try:
+            CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC))
+        except CronSimError as error:
+            raise ValueError(f"got {cron!r}, allowed: five cron fields such as '0 2 * * *' ({error})") from error
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, timezone: str) -> str:
+        from zoneinfo import ZoneInfo
+
+        try:
+            ZoneInfo(timezone)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"got {timezone!r}, allowed: a time zone such as UTC or Europe/Berlin") from error
+        return timezone
+
+    def ticks(self, since: datetime, *, reverse: bool = False) -> Iterator[datetime]:
+        """Times of the schedule after ``since`` (before it, latest first, with ``reverse``)."""
+        from zoneinfo import ZoneInfo
+
+        from cronsim import CronSim
+
+        yield from CronSim(self.cron, since.astimezone(ZoneInfo(self.timezone)), reverse=reverse)
+
+
 class Train(Model):
     """How the fusion models are trained."""
 
@@ -320,6 +359,7 @@ class DataSetFile(Model):
     align: Align | None = Field(default=None, description="the common timeline; without it nothing is aligned")
     fit: Fit = Field(default=Fit(), description="when fitted state is fitted again")
     train: Train = Field(default=Train(), description="how the fusion models are trained")
+    schedule: Schedule | None = Field(default=None, description="when `gristmill serve` brings it up to date")
     max_failed: Share = Field(
         default=0.1, description="share of samples that may fail; above it a run publishes nothing"
     )
