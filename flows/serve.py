@@ -18,7 +18,7 @@ from urllib.request import urlopen
 from prefect import serve
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.deployments.runner import RunnerDeployment
 from prefect.flows import Flow
 from prefect.schedules import Cron
@@ -87,8 +87,8 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 def deployments(catalog: Path) -> list[RunnerDeployment]:
     """One deployment of each flow for each data set; ``nightly`` has the data set's schedule.
 
-    A second run of a deployment is cancelled while the first one goes on; runs by other means are kept apart by the
-    data set's lease.
+    Runs that are due at the same time wait for each other (each takes the whole machine); runs by other means are kept
+    apart by the data set's lease.
     """
     return [
         _deployment(flow, catalog, dataset if flow is nightly else None, name)
@@ -103,7 +103,6 @@ def _deployment(flow: Flow[Any, Any], catalog: Path, dataset: DataSet | None, na
         name=name,
         schedules=[] if schedule is None else [Cron(schedule.cron, timezone=schedule.timezone)],
         parameters={"catalog": str(catalog), "datasets": [name]},
-        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
         description=flow.description,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
@@ -174,4 +173,4 @@ def serve_catalog(path: Path, port: int, tell: Callable[[str], None]) -> None:
             if dataset.schedule is not None:
                 following = next(dataset.schedule.ticks(datetime.now(UTC)))
                 tell(f"{name}: next run {following:%Y-%m-%d %H:%M %Z}")
-        serve(*made, pause_on_shutdown=False, print_starting_message=False)
+        serve(*made, pause_on_shutdown=False, print_starting_message=False, limit=1)

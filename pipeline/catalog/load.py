@@ -50,6 +50,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "align": Align,
     "fit": Fit,
     "train": Train,
+    "schedule": Schedule,
 }
 _M = TypeVar("_M")
 _SOURCE: TypeAdapter[Source] = TypeAdapter(Source)

@@ -34,6 +34,7 @@ from pipeline.catalog.models import (
     DataSetFile,
     Engine,
     FeatureSpec,
+    Schedule,
     Tls,
     Train,
     Views,
@@ -747,7 +748,20 @@ def test_the_errors_of_the_reference_are_real(write: Write) -> None:
     assert problems(write(blocks()["broken"])) == blocks()["told"].splitlines()
 
 
-MODELS = [CatalogFile, DataSetFile, Engine, Tls, Splits, FeatureSpec, Views, Align, Train, Schedule, Columns, *SOURCES.values()]
+MODELS = [
+    CatalogFile,
+    DataSetFile,
+    Engine,
+    Tls,
+    Splits,
+    FeatureSpec,
+    Views,
+    Align,
+    Train,
+    Schedule,
+    Columns,
+    *SOURCES.values(),
+]
 
 
 def test_the_reference_has_every_key_step_and_extension() -> None:
