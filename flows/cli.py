@@ -28,6 +28,12 @@ QUIET = {
 """Prefect's settings unless the environment says otherwise: no telemetry, no chatter, patience on slow machines."""
 
 
+def _quiet() -> None:
+    """Set Prefect's settings before it is imported."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
 @app.command()
 def nightly(
     datasets: DatasetsArgument = None,
@@ -39,8 +45,7 @@ def nightly(
 
     Example: PREFECT_API_URL=http://127.0.0.1:4200/api gristmill nightly
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    _quiet()
     from flows.nightly import nightly as flow
     from flows.observe import drawn_by
     from pipeline.console import drawing
@@ -48,6 +53,25 @@ def nightly(
     with drawing(console(error=True)) as events, drawn_by(events):
         reports = flow(catalog.resolve(), datasets)
     run.finish_run(reports, strict=strict, as_json=as_json)
+
+
+@app.command()
+def serve(
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    port: Annotated[int, typer.Option(help="Port of Prefect's server and pages, on this machine only.")] = 4200,
+) -> None:
+    """Run the night shift: Prefect's server and pages on loopback, and the schedules of the catalog, until interrupted.
+
+    A data set's `schedule` says when it is brought up to date; a night that was missed is caught up once. With
+    PREFECT_API_URL set, that server is used instead of starting one.
+
+    Example: gristmill serve --port 4200
+    """
+    _quiet()
+    from flows.serve import serve_catalog
+
+    out = console()
+    serve_catalog(catalog.resolve(), port, lambda line: out.print(line, markup=False))
 
 
 @app.command()

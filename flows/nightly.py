@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from features.errors import GristmillError, RunFailedError
+from flows.artifacts import publish_artifacts
 from flows.observe import current_events
 from pipeline.catalog import load_catalog
 from pipeline.record import RunReport
 from pipeline.run import STAGES, Run
+from pipeline.train import train_dataset
+
+REPEATABLE = ("scan", "plan")
+"""Stages that only read. What computes and writes has retries of its own: workers, the ledger, the next run."""
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{stage}")
 def run_stage(run: Run, stage: str) -> None:
     """One stage of a run, by name."""
     getattr(run, stage)()
+
+
+def _transient(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether trying again can help: the network or a disk failed, not the data or the catalog."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, OSError) and not isinstance(error, GristmillError)
+
+
+read_stage = run_stage.with_options(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_transient)
 
 
 @flow(name="nightly", persist_result=False)
@@ -39,11 +54,27 @@ def _run_all(catalog: Path, datasets: list[str] | None, *, from_nothing: bool) -
         try:
             with Run(loaded, name, events=current_events(), from_nothing=from_nothing) as run:
                 for stage in STAGES:
-                    run_stage(run, stage)
+                    (read_stage if stage in REPEATABLE else run_stage)(run, stage)
         except GristmillError as error:
             problems.append(f"{name}: {error}")
         else:
             reports.append(run.report)
+            publish_artifacts(run.report)
     if problems:
         raise RunFailedError("\n".join(problems))
     return reports
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="train {dataset}")
+def train_one(catalog: Path, dataset: str, retrain: bool) -> dict[str, Any]:
+    """Train the fusion models of one data set."""
+    found: dict[str, Any] = train_dataset(
+        load_catalog(catalog), dataset, retrain=retrain, events=current_events()
+    ).document
+    return found
+
+
+@flow(name="train", persist_result=False)
+def train(catalog: Path, datasets: list[str] | None = None, retrain: bool = False) -> list[dict[str, Any]]:
+    """Train fusion models on the published snapshots of data sets."""
+    return [train_one(catalog, name, retrain) for name in datasets or load_catalog(catalog).datasets]

@@ -6,9 +6,11 @@ for editors). What cannot be seen in the file alone (folders, steps, chains) is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from features.time import seconds_to_ns
 from features.types import STREAMS, Stream
@@ -32,11 +34,19 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Tls(Model):
+    """How a Dask scheduler is spoken with: paths of PEM files, relative to the catalog."""
+
+    ca: Text = Field(description="certificates of the authority that signed the others")
+    cert: Text = Field(description="this client's certificate")
+    key: Text = Field(description="its private key")
+
+
 class Engine(Model):
     """How work is executed."""
 
     kind: Literal["dask", "serial"] = Field(
-        default="dask", description="dask: worker processes; serial: this process alone"
+        default="dask", description="dask: worker processes; serial: this process alone, without limits, for debugging"
     )
     workers: Count | Literal["auto"] = Field(
         default="auto", description="worker processes; auto: one for each core or GPU"
@@ -44,6 +54,41 @@ class Engine(Model):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: CUDA where there is one, else CPU"
     )
+    memory: ByteSize | Literal["auto"] = Field(
+        default="auto",
+        description="what all workers may hold together, such as 12GiB; auto: four fifths of the machine's. A sample "
+        "that wants more than its worker's share is quarantined (out_of_memory)",
+    )
+    sample_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=600.0,
+        description="what decoding a sample, or one feature of it, may take; a sample that takes longer is quarantined "
+        "(timeout)",
+    )
+    decode_threads: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="threads of a worker that decode ahead of its device; auto: none on a CPU, whose cores are busy "
+        "anyway, and the worker's share of the cores with a GPU",
+    )
+    scheduler: Text | None = Field(
+        default=None,
+        pattern=r"^(tcp|tls|ws|wss|ucx)://.+",
+        description="address of a running Dask scheduler, such as tls://10.0.0.5:8786; null: a cluster on this machine",
+    )
+    tls: Tls | None = Field(default=None, description="certificates for the scheduler; needed for tls:// addresses")
+    resources: dict[Text, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="Dask worker resources that a shard takes, such as {GPU: 1}; only with a scheduler",
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Engine:
+        if self.scheduler is None and (self.tls is not None or self.resources):
+            raise ValueError("tls and resources belong to a scheduler; cure: name it, or leave them out")
+        if self.scheduler is not None and self.scheduler.startswith("tls://") and self.tls is None:
+            raise ValueError("a tls:// scheduler needs tls: {ca, cert, key}")
+        if self.scheduler is not None and (self.kind == "serial" or self.workers != "auto"):
+            raise ValueError("a scheduler has its own workers; cure: leave kind and workers out")
+        return self
 
 
 class Columns(Model):
@@ -182,6 +227,19 @@ class Splits(Model):
         return self
 
 
+class Views(Model):
+    """Seeded augmentations of a feature's samples: stored beside the samples themselves, as views 1 to ``count``."""
+
+    count: Count = Field(description="views of each sample")
+    steps: Annotated[tuple[Any, ...], Field(min_length=1)] = Field(
+        description="augmentations, after the prepare steps: a name, or {name: {option: value}}"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="another seed gives other views")
+    splits: Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
+        default=("train",), description="whose samples get views; those of other splits are never altered"
+    )
+
+
 class FeatureSpec(Model):
     """One feature: prepare steps, then an extractor."""
 
@@ -193,6 +251,7 @@ class FeatureSpec(Model):
         default=(), description="steps before the extractor: a name, or {name: {option: value}}"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the extractor")
+    views: Views | None = Field(default=None, description="augmented views of training samples; null: none")
 
 
 class Align(Model):
@@ -224,6 +283,43 @@ class Fit(Model):
     every_days: Count | None = Field(
         default=None, description="fit again when the state is this many days old; null: only by `gristmill rebuild`"
     )
+
+
+class Schedule(Model):
+    """When a data set is brought up to date by `gristmill serve`."""
+
+    cron: Text = Field(description="five fields: minute, hour, day of month, month, day of week; such as '0 2 * * *'")
+    timezone: Text = Field(default="UTC", description="of the cron fields, such as Europe/Berlin")
+
+    @field_validator("cron")
+    @classmethod
+    def _cron(cls, cron: str) -> str:
+        from cronsim import CronSim, CronSimError
+
+        try:
+            CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC))
+        except CronSimError as error:
+            raise ValueError(f"got {cron!r}, allowed: five cron fields such as '0 2 * * *' ({error})") from error
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, timezone: str) -> str:
+        from zoneinfo import ZoneInfo
+
+        try:
+            ZoneInfo(timezone)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"got {timezone!r}, allowed: a time zone such as UTC or Europe/Berlin") from error
+        return timezone
+
+    def ticks(self, since: datetime, *, reverse: bool = False) -> Iterator[datetime]:
+        """Times of the schedule after ``since`` (before it, latest first, with ``reverse``)."""
+        from zoneinfo import ZoneInfo
+
+        from cronsim import CronSim
+
+        yield from CronSim(self.cron, since.astimezone(ZoneInfo(self.timezone)), reverse=reverse)
 
 
 class Train(Model):
@@ -263,6 +359,7 @@ class DataSetFile(Model):
     align: Align | None = Field(default=None, description="the common timeline; without it nothing is aligned")
     fit: Fit = Field(default=Fit(), description="when fitted state is fitted again")
     train: Train = Field(default=Train(), description="how the fusion models are trained")
+    schedule: Schedule | None = Field(default=None, description="when `gristmill serve` brings it up to date")
     max_failed: Share = Field(
         default=0.1, description="share of samples that may fail; above it a run publishes nothing"
     )

@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from features.errors import CatalogError
-from features.registry import EXTRACTORS, PREPARE
+from features.registry import AUGMENT, EXTRACTORS, PREPARE
 from pipeline.catalog import (
     Catalog,
     CsvSource,
@@ -26,7 +26,19 @@ from pipeline.catalog import (
     importable,
     load_catalog,
 )
-from pipeline.catalog.models import SOURCES, Align, CatalogFile, Columns, DataSetFile, Engine, FeatureSpec, Train
+from pipeline.catalog.models import (
+    SOURCES,
+    Align,
+    CatalogFile,
+    Columns,
+    DataSetFile,
+    Engine,
+    FeatureSpec,
+    Schedule,
+    Tls,
+    Train,
+    Views,
+)
 from pipeline.catalog.problems import dotted
 from pipeline.catalog.yaml_lines import Document
 from pipeline.scan.candidates import EXTENSIONS
@@ -435,7 +447,7 @@ def test_no_data_sets_and_no_features(write: Write) -> None:
         ("{extractor: ''}", ".extractor: got '', allowed: text that is not empty"),
         (
             "{extract: x}",
-            ".extract: unknown key 'extract'; allowed: extractor, options, prepare; did you mean 'extractor'",
+            ".extract: unknown key 'extract'; allowed: extractor, options, prepare, views; did you mean 'extractor'",
         ),
         ("7", ": got 7, allowed: a mapping (key: value)"),
     ],
@@ -736,7 +748,20 @@ def test_the_errors_of_the_reference_are_real(write: Write) -> None:
     assert problems(write(blocks()["broken"])) == blocks()["told"].splitlines()
 
 
-MODELS = [CatalogFile, DataSetFile, Engine, Splits, FeatureSpec, Align, Train, Columns, *SOURCES.values()]
+MODELS = [
+    CatalogFile,
+    DataSetFile,
+    Engine,
+    Tls,
+    Splits,
+    FeatureSpec,
+    Views,
+    Align,
+    Train,
+    Schedule,
+    Columns,
+    *SOURCES.values(),
+]
 
 
 def test_the_reference_has_every_key_step_and_extension() -> None:
@@ -744,7 +769,7 @@ def test_the_reference_has_every_key_step_and_extension() -> None:
     keys = {key for model in MODELS for key in model.model_fields}
     extensions = {extension for every in EXTENSIONS.values() for extension in every}
     policies = set(get_args(Policy))
-    for name in sorted(keys | extensions | policies | EXTRACTORS.keys() | PREPARE.keys()):
+    for name in sorted(keys | extensions | policies | EXTRACTORS.keys() | PREPARE.keys() | AUGMENT.keys()):
         assert f"`{name}`" in text, name
 
 
