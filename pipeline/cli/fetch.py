@@ -96,7 +96,7 @@ def _install(source: Any, package: Any, folder: Path) -> Path:
             unzip(str(packed), str(packed.parent), verbose=False)
         except Exception as error:  # NLTK raises nothing narrower
             raise StateError(f"NLTK data: {packed} cannot be unpacked ({error}); cure: delete it, try again") from error
-    return target if target.is_dir() else packed
+    return target if target.is_dir() else Path(packed)
 
 
 def _hint(folder: Path) -> Iterator[str]:

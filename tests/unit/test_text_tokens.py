@@ -46,7 +46,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
         ({"tokenizer": "whitespace"}, TEXT.split()),
         ({"min_length": 3}, [token for token in NLTKWordTokenizer().tokenize(TEXT) if len(token) > 2]),
         ({"stem": "porter"}, [PorterStemmer().stem(token) for token in NLTKWordTokenizer().tokenize(TEXT)]),
-        ({"stem": "snowball"}, [SnowballStemmer("english").stem(token) for token in NLTKWordTokenizer().tokenize(TEXT)]),
+        ({"stem": "snowball"}, [SnowballStemmer("english").stem(word) for word in NLTKWordTokenizer().tokenize(TEXT)]),
         (
             {"stem": "snowball", "language": "german", "tokenizer": "tweet"},
             [SnowballStemmer("german").stem(token) for token in TweetTokenizer().tokenize(TEXT)],
@@ -182,7 +182,7 @@ def test_the_languages_are_those_of_nltk_s_stemmers() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Tokens(tokenizer="spaces"), "tokenizer: got 'spaces', allowed: treebank, tweet, regexp, whitespace, p"),
+        (lambda: Tokens(tokenizer="spaces"), "tokenizer: got 'spaces', allowed: treebank, tweet, regexp, whitespace"),
         (lambda: Tokens(stop_words="no"), "stop_words: got 'no', allowed: keep, drop"),
         (lambda: Tokens(lemma="x"), "lemma: got 'x', allowed: none, noun, verb, adjective, adverb, any"),
         (lambda: Tokens(stem="x"), "stem: got 'x', allowed: none, snowball, porter"),
