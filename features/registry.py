@@ -10,7 +10,11 @@ import importlib
 from typing import Any
 
 EXTRACTORS: dict[str, str] = {
+    "audio.chroma": "features.audio.spectrogram:Chroma",
+    "audio.mel": "features.audio.mel:Mel",
     "audio.mfcc": "features.audio.mfcc:Mfcc",
+    "audio.prosody": "features.audio.prosody:Prosody",
+    "audio.stft": "features.audio.spectrogram:Stft",
     "image.cnn": "features.image.cnn:Cnn",
     "text.pretrained_vectors": "features.text.vectors:PretrainedVectors",
     "text.word2vec": "features.text.vectors:Word2Vec",

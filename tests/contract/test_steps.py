@@ -113,9 +113,13 @@ SILENCE = AudioClip(samples=np.zeros((1, 0), np.float32), sample_rate=16_000)
 PIXEL = Image(pixels=np.full((1, 1, 3), 7, np.uint8))
 
 EXTRACTOR: dict[str, Case] = {
+    "audio.chroma": Case(other={"tuning": 0.1}, sample=audio, least=(SILENCE, 0)),
+    "audio.mel": Case(other={"n_mels": 64}, sample=audio, least=(SILENCE, 0)),
     "audio.mfcc": Case(
         options={"n_mfcc": 13}, other={"n_mfcc": 14}, sample=audio, least=(SILENCE, 0), device_atol=2e-3
     ),
+    "audio.prosody": Case(other={"rolloff": 0.9}, sample=audio, least=(SILENCE, 0)),
+    "audio.stft": Case(other={"scale": "power"}, sample=audio, least=(SILENCE, 0)),
     "image.cnn": Case(
         options={"model": "resnet18", "image_size": 64},
         other={"model": "resnet18", "image_size": 96},
