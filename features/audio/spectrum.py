@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from features.audio.compiled import compiled, cut_frames
 from features.audio.frames import Rows, Signal, frame_rows
 
 if TYPE_CHECKING:
@@ -83,7 +83,6 @@ class Analysis:
         import torch
 
         n_fft = len(self.window)
-        frame, power_of, sum_bands = _compiled()
         block = min(max(_LANES, _CPU_BLOCK // n_fft // _LANES * _LANES), max(1, end - begin))
         pieces = torch.empty((block, n_fft), dtype=torch.float64)
         cut = pieces.numpy()
@@ -91,13 +90,13 @@ class Analysis:
         power: Power = np.empty((end - begin, self.width))
         for at in range(begin, end, block):
             count = min(block, end - at)
-            frame(signal, at * self.hop_length - n_fft // 2, self.hop_length, self.window, cut[:count])
+            compiled(cut_frames)(signal, at * self.hop_length - n_fft // 2, self.hop_length, self.window, cut[:count])
             spectrum = torch.view_as_real(torch.fft.rfft(pieces[:count])).numpy()
             out = power[at - begin : at - begin + count]
             if self.bank is None:
-                power_of(spectrum, out)
+                compiled(_power_of)(spectrum, out)
             else:
-                sum_bands(spectrum, self.bank.first, self.bank.offsets, self.bank.weights, scratch, out)
+                compiled(_sum_bands)(spectrum, self.bank.first, self.bank.offsets, self.bank.weights, scratch, out)
         return power
 
     def _on_gpu(self, signal: Signal, begin: int, end: int, device: torch.device) -> Power:
@@ -177,31 +176,6 @@ class Analysis:
         chunks = [(at, min(at + step, rows)) for at in range(0, rows, step)]
         highest = max(float(self.power(signal, *chunk, device).max()) for chunk in chunks) if peak else 0.0
         return np.concatenate([finish(self.power(signal, *chunk, device), highest) for chunk in chunks])
-
-
-@cache
-def _compiled() -> tuple[Callable[..., None], Callable[..., None], Callable[..., None]]:
-    """Compile the loops on their first use in this process."""
-    import numba
-
-    compiler = numba.njit(nogil=True, error_model="numpy")
-    return compiler(_frame), compiler(_power_of), compiler(_sum_bands)
-
-
-def _frame(signal: npt.NDArray[np.float32], begin: int, hop: int, window: npt.NDArray[np.float64], out: Power) -> None:
-    """Frames times window; frame ``t`` begins at sample ``begin + t * hop``, and beyond the signal is zero."""
-    rows, length = out.shape
-    size = len(signal)
-    for t in range(rows):
-        at = begin + t * hop
-        row = out[t]
-        if at >= 0 and at + length <= size:
-            piece = signal[at : at + length]
-            for i in range(length):
-                row[i] = piece[i] * window[i]
-        else:
-            for i in range(length):
-                row[i] = signal[at + i] * window[i] if 0 <= at + i < size else 0.0
 
 
 def _power_of(spectrum: npt.NDArray[np.float64], out: Power) -> None:
