@@ -23,13 +23,18 @@ EXTRACTORS: dict[str, str] = {
 }
 
 PREPARE: dict[str, str] = {
+    "audio.channels": "features.audio.channels:Channels",
     "audio.denoise": "features.audio.denoise:Denoise",
+    "audio.normalize": "features.audio.normalize:Normalize",
+    "audio.trim": "features.audio.trim:Trim",
     "image.denoise": "features.image.denoise:Denoise",
     "text.clean": "features.text.clean:Clean",
     "video.keyframes": "features.video.keyframes:Keyframes",
 }
 
-AUGMENT: dict[str, str] = {}
+AUGMENT: dict[str, str] = {
+    "audio.augment": "features.audio.augment:Augment",
+}
 
 
 class UnknownStepError(LookupError):

@@ -30,6 +30,14 @@ def audio(seed: int, start_ns: int = 0) -> AudioClip:
     return AudioClip(samples=np.float32(0.2) * noise, sample_rate=16_000, start_ns=start_ns)
 
 
+def framed_by_silence(seed: int, start_ns: int = 0) -> AudioClip:
+    clip = audio(seed, start_ns)
+    quiet = np.zeros((2, 4000), np.float32)
+    return AudioClip(
+        samples=np.concatenate([quiet, clip.samples, quiet], axis=1), sample_rate=16_000, start_ns=start_ns
+    )
+
+
 def image(seed: int, start_ns: int | None = None) -> Image:
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (40 + 9 * seed, 64 - 5 * seed, 3), dtype=np.uint8)
@@ -97,7 +105,8 @@ class Case:
 
     ``sample`` makes a medium from a seed and a start on the clock; ``least`` is the smallest one, and how many rows it
     gives; ``other`` are options that differ; ``state`` makes what the step must be bound to. ``batch_atol`` and
-    ``device_atol``: how far rows may differ with the batch, and between CPU and CUDA.
+    ``device_atol``: how far rows may differ with the batch, and between CPU and CUDA. ``keeps``: what of a medium
+    besides its kind a prepare step keeps, where that is not everything but its content.
     """
 
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -107,6 +116,7 @@ class Case:
     state: Callable[[Any], dict[str, Any]] | None = None
     batch_atol: float = 0.0
     device_atol: float = 1e-4
+    keeps: Callable[[Any], Any] | None = None
 
 
 SILENCE = AudioClip(samples=np.zeros((1, 0), np.float32), sample_rate=16_000)
@@ -150,13 +160,24 @@ EXTRACTOR: dict[str, Case] = {
 }
 
 PREPARING: dict[str, Case] = {
+    "audio.channels": Case(
+        other={"policy": "first"}, sample=audio, least=(SILENCE, 0), keeps=lambda clip: (clip.sample_rate, clip.span)
+    ),
     "audio.denoise": Case(other={"method": "spectral_gate"}, sample=audio, least=(SILENCE, 0), batch_atol=1e-6),
+    "audio.normalize": Case(other={"method": "peak"}, sample=audio, least=(SILENCE, 0)),
+    "audio.trim": Case(
+        other={"top_db": 40.0}, sample=framed_by_silence, least=(SILENCE, 0), keeps=lambda clip: clip.sample_rate
+    ),
     "image.denoise": Case(other={"method": "median"}, sample=timed_image, least=(PIXEL, 1)),
     "text.clean": Case(other={"lowercase": False}, sample=text, least=(Text(()), 0)),
     "video.keyframes": Case(other={"method": "uniform"}, sample=video((3,)), least=(no_frames(3), 0)),
 }
 
-AUGMENTING: dict[str, Case] = {}
+AUGMENTING: dict[str, Case] = {
+    "audio.augment": Case(
+        options={"speed": 0.1, "noise": "pink"}, other={"gain_db": 3.0}, sample=audio, least=(SILENCE, 0)
+    ),
+}
 
 extractors = pytest.mark.parametrize("name", sorted(EXTRACTORS))
 prepares = pytest.mark.parametrize("name", sorted(PREPARE))
@@ -461,7 +482,11 @@ def assert_alike(one: Any, other: Any, atol: float) -> None:
 def test_prepared_media_keep_kind_count_order_length_and_clock(name: str) -> None:
     samples = [PREPARING[name].sample(seed, SHIFT * seed) for seed in range(3)] + [PREPARING[name].least[0]]
     found = prepared(name, samples)
-    assert [(type(medium), clock(medium)) for medium in found] == [(type(medium), clock(medium)) for medium in samples]
+    kept = PREPARING[name].keeps or clock
+    assert [(type(medium), kept(medium)) for medium in found] == [(type(medium), kept(medium)) for medium in samples]
+    if PREPARING[name].keeps:
+        for one, other in zip(found, samples, strict=True):
+            assert span(other).start_ns <= span(one).start_ns <= span(one).end_ns <= span(other).end_ns
     assert prepared(name, []) == []
 
 
