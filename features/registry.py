@@ -11,6 +11,7 @@ from typing import Any
 
 EXTRACTORS: dict[str, str] = {
     "audio.chroma": "features.audio.spectrogram:Chroma",
+    "audio.cnn": "features.audio.cnn:Cnn",
     "audio.mel": "features.audio.mel:Mel",
     "audio.mfcc": "features.audio.mfcc:Mfcc",
     "audio.prosody": "features.audio.prosody:Prosody",

@@ -129,12 +129,13 @@ class Framed:
 
         Raises ``SampleError``: ``non_finite`` for NaN or infinity, ``unsupported_format`` for a wrong channel count.
         """
-        signals = [signal for clip in batch for signal in self._signals(clip)]
+        signals = [signal for clip in batch for signal in self.signals(clip)]
         found = self._rows(signals, device)
         width = self.channel_count
         return [self._timed(found[k * width : (k + 1) * width], clip.span) for k, clip in enumerate(batch)]
 
-    def _signals(self, clip: AudioClip) -> Sequence[Signal]:
+    def signals(self, clip: AudioClip) -> Sequence[Signal]:
+        """Return the signals of a clip at ``sample_rate``, one or one a channel. Raises ``SampleError``."""
         chosen = select(clip, self.channels, self.channel_count, self.name)
         return list(resample(chosen, self.sample_rate).samples)
 

@@ -99,6 +99,15 @@ def random_resnet(step: Any) -> dict[str, Any]:
     return found
 
 
+def random_small_cnn(step: Any) -> dict[str, Any]:
+    from features.audio.networks import SmallCnn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found: dict[str, Any] = SmallCnn(step.num_classes).state_dict()
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """How one step is tried out.
@@ -124,6 +133,15 @@ PIXEL = Image(pixels=np.full((1, 1, 3), 7, np.uint8))
 
 EXTRACTOR: dict[str, Case] = {
     "audio.chroma": Case(other={"tuning": 0.1}, sample=audio, least=(SILENCE, 0)),
+    "audio.cnn": Case(
+        options={"model": "small", "weights": "file:s.pth", "num_classes": 4, "patch_frames": 20, "patch_hop": 10},
+        other={"model": "small", "weights": "file:t.pth", "num_classes": 4},
+        sample=audio,
+        least=(SILENCE, 0),
+        state=random_small_cnn,
+        batch_atol=1e-5,
+        device_atol=1e-3,
+    ),
     "audio.mel": Case(other={"n_mels": 64}, sample=audio, least=(SILENCE, 0)),
     "audio.mfcc": Case(
         options={"n_mfcc": 13}, other={"n_mfcc": 14}, sample=audio, least=(SILENCE, 0), device_atol=2e-3
