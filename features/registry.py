@@ -10,7 +10,12 @@ import importlib
 from typing import Any
 
 EXTRACTORS: dict[str, str] = {
+    "audio.chroma": "features.audio.spectrogram:Chroma",
+    "audio.cnn": "features.audio.cnn:Cnn",
+    "audio.mel": "features.audio.mel:Mel",
     "audio.mfcc": "features.audio.mfcc:Mfcc",
+    "audio.prosody": "features.audio.prosody:Prosody",
+    "audio.stft": "features.audio.spectrogram:Stft",
     "image.cnn": "features.image.cnn:Cnn",
     "text.bow": "features.text.bag:Bow",
     "text.class_probabilities": "features.text.classify:ClassProbabilities",
@@ -23,7 +28,10 @@ EXTRACTORS: dict[str, str] = {
 }
 
 PREPARE: dict[str, str] = {
+    "audio.channels": "features.audio.channels:Channels",
     "audio.denoise": "features.audio.denoise:Denoise",
+    "audio.normalize": "features.audio.normalize:Normalize",
+    "audio.trim": "features.audio.trim:Trim",
     "image.denoise": "features.image.denoise:Denoise",
     "text.clean": "features.text.clean:Clean",
     "text.tokens": "features.text.tokens:Tokens",
@@ -31,6 +39,7 @@ PREPARE: dict[str, str] = {
 }
 
 AUGMENT: dict[str, str] = {
+    "audio.augment": "features.audio.augment:Augment",
     "text.augment": "features.text.augment:Eda",
 }
 

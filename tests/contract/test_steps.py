@@ -30,6 +30,14 @@ def audio(seed: int, start_ns: int = 0) -> AudioClip:
     return AudioClip(samples=np.float32(0.2) * noise, sample_rate=16_000, start_ns=start_ns)
 
 
+def framed_by_silence(seed: int, start_ns: int = 0) -> AudioClip:
+    clip = audio(seed, start_ns)
+    quiet = np.zeros((2, 4000), np.float32)
+    return AudioClip(
+        samples=np.concatenate([quiet, clip.samples, quiet], axis=1), sample_rate=16_000, start_ns=start_ns
+    )
+
+
 def image(seed: int, start_ns: int | None = None) -> Image:
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (40 + 9 * seed, 64 - 5 * seed, 3), dtype=np.uint8)
@@ -113,13 +121,23 @@ def random_resnet(step: Any) -> dict[str, Any]:
     return found
 
 
+def random_small_cnn(step: Any) -> dict[str, Any]:
+    from features.audio.networks import SmallCnn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found: dict[str, Any] = SmallCnn(step.num_classes).state_dict()
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """How one step is tried out.
 
     ``sample`` makes a medium from a seed and a start on the clock; ``least`` is the smallest one, and how many rows it
     gives; ``other`` are options that differ; ``state`` makes what the step must be bound to. ``batch_atol`` and
-    ``device_atol``: how far rows may differ with the batch, and between CPU and CUDA.
+    ``device_atol``: how far rows may differ with the batch, and between CPU and CUDA. ``keeps``: what of a medium
+    besides its kind a prepare step keeps, where that is not everything but its content.
     """
 
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -129,15 +147,29 @@ class Case:
     state: Callable[[Any], dict[str, Any]] | None = None
     batch_atol: float = 0.0
     device_atol: float = 1e-4
+    keeps: Callable[[Any], Any] | None = None
 
 
 SILENCE = AudioClip(samples=np.zeros((1, 0), np.float32), sample_rate=16_000)
 PIXEL = Image(pixels=np.full((1, 1, 3), 7, np.uint8))
 
 EXTRACTOR: dict[str, Case] = {
+    "audio.chroma": Case(other={"tuning": 0.1}, sample=audio, least=(SILENCE, 0)),
+    "audio.cnn": Case(
+        options={"model": "small", "weights": "file:s.pth", "num_classes": 4, "patch_frames": 20, "patch_hop": 10},
+        other={"model": "small", "weights": "file:t.pth", "num_classes": 4},
+        sample=audio,
+        least=(SILENCE, 0),
+        state=random_small_cnn,
+        batch_atol=1e-5,
+        device_atol=1e-3,
+    ),
+    "audio.mel": Case(other={"n_mels": 64}, sample=audio, least=(SILENCE, 0)),
     "audio.mfcc": Case(
         options={"n_mfcc": 13}, other={"n_mfcc": 14}, sample=audio, least=(SILENCE, 0), device_atol=2e-3
     ),
+    "audio.prosody": Case(other={"rolloff": 0.9}, sample=audio, least=(SILENCE, 0)),
+    "audio.stft": Case(other={"scale": "power"}, sample=audio, least=(SILENCE, 0)),
     "image.cnn": Case(
         options={"model": "resnet18", "image_size": 64},
         other={"model": "resnet18", "image_size": 96},
@@ -185,7 +217,14 @@ EXTRACTOR: dict[str, Case] = {
 }
 
 PREPARING: dict[str, Case] = {
+    "audio.channels": Case(
+        other={"policy": "first"}, sample=audio, least=(SILENCE, 0), keeps=lambda clip: (clip.sample_rate, clip.span)
+    ),
     "audio.denoise": Case(other={"method": "spectral_gate"}, sample=audio, least=(SILENCE, 0), batch_atol=1e-6),
+    "audio.normalize": Case(other={"method": "peak"}, sample=audio, least=(SILENCE, 0)),
+    "audio.trim": Case(
+        other={"top_db": 40.0}, sample=framed_by_silence, least=(SILENCE, 0), keeps=lambda clip: clip.sample_rate
+    ),
     "image.denoise": Case(other={"method": "median"}, sample=timed_image, least=(PIXEL, 1)),
     "text.clean": Case(other={"lowercase": False}, sample=text, least=(Text(()), 0)),
     "text.tokens": Case(
@@ -195,6 +234,9 @@ PREPARING: dict[str, Case] = {
 }
 
 AUGMENTING: dict[str, Case] = {
+    "audio.augment": Case(
+        options={"speed": 0.1, "noise": "pink"}, other={"gain_db": 3.0}, sample=audio, least=(SILENCE, 0)
+    ),
     "text.augment": Case(
         options={"synonyms": "vectors", "path": "v.vec", "stop_words": "none", "min_similarity": -1.0},
         other={"alpha_sr": 0.2},
@@ -507,7 +549,11 @@ def assert_alike(one: Any, other: Any, atol: float) -> None:
 def test_prepared_media_keep_kind_count_order_length_and_clock(name: str) -> None:
     samples = [PREPARING[name].sample(seed, SHIFT * seed) for seed in range(3)] + [PREPARING[name].least[0]]
     found = prepared(name, samples)
-    assert [(type(medium), clock(medium)) for medium in found] == [(type(medium), clock(medium)) for medium in samples]
+    kept = PREPARING[name].keeps or clock
+    assert [(type(medium), kept(medium)) for medium in found] == [(type(medium), kept(medium)) for medium in samples]
+    if PREPARING[name].keeps:
+        for one, other in zip(found, samples, strict=True):
+            assert span(other).start_ns <= span(one).start_ns <= span(one).end_ns <= span(other).end_ns
     assert prepared(name, []) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.audio.denoise import Denoise
-from features.errors import SampleError
+from features.audio.denoise import METHODS, NOISES, Denoise, noise_profile
+from features.audio.gains import exponential_integral
+from features.audio.noise import MinimumTracker, PresenceTracker, Quantile
+from features.base import WeightsRef
+from features.errors import SampleError, StateError
 from features.types import AudioClip
 
 CPU = torch.device("cpu")
-METHODS = ("wiener", "spectral_gate")
+FOLLOWED = ("quantile", "mmse_spp", "minimum")
 Wave = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -86,12 +90,14 @@ def test_noise_alone_goes_down_towards_the_floor_and_never_below(method: str) ->
 @settings(deadline=None, max_examples=40)
 @given(
     st.integers(1, 9000), st.sampled_from([8000, 11_025, 16_000, 48_000]), st.floats(1, 100), st.integers(1, 3),
-    st.sampled_from(METHODS),
+    st.sampled_from(METHODS), st.sampled_from([2, 4]), st.sampled_from(["quantile", "mmse_spp"]),
 )  # fmt: skip
-def test_a_gain_of_one_gives_the_signal_back(n: int, rate: int, frame_ms: float, channels: int, method: str) -> None:
+def test_a_gain_of_one_gives_the_signal_back(
+    n: int, rate: int, frame_ms: float, channels: int, method: str, overlap: int, noise: str
+) -> None:
     # a floor of almost 0 dB leaves only gains of almost one: analysis and synthesis by themselves
     samples = np.random.default_rng(n).uniform(-3, 3, (channels, n)).astype(np.float32)
-    step = Denoise(method=method, frame_ms=frame_ms, gain_floor_db=-1e-6)
+    step = Denoise(method=method, noise=noise, frame_ms=frame_ms, overlap=overlap, gain_floor_db=-1e-6)
     (found,) = step.prepare([AudioClip(samples=samples, sample_rate=rate, start_ns=5)], CPU)
     assert (found.sample_rate, found.start_ns) == (rate, 5)
     np.testing.assert_allclose(found.samples, samples, atol=4e-6)
@@ -149,9 +155,121 @@ def test_each_channel_and_each_clip_by_itself(method: str) -> None:
 
 
 def test_the_noise_estimate_is_the_mean_power_of_gaussian_noise() -> None:
-    power = torch.from_numpy(np.random.default_rng(0).exponential(2.5, (20_000, 4)).astype(np.float32))
+    power = np.random.default_rng(0).exponential(2.5, (20_000, 4)).astype(np.float32)
     for quantile in (0.1, 0.3, 0.5):
-        np.testing.assert_allclose(Denoise(quantile=quantile)._noise(power).numpy(), 2.5, rtol=0.05)
+        estimate = Quantile(4, quantile)
+        for part in np.array_split(power, 7):
+            estimate.observe(part)
+        np.testing.assert_allclose(estimate.mean(), 2.5, rtol=0.05)
+        exact = np.quantile(power, quantile, axis=0) / -np.log1p(-quantile)
+        np.testing.assert_allclose(estimate.mean(), exact, rtol=0.01)
+
+
+@pytest.mark.parametrize("kind", [PresenceTracker, MinimumTracker])
+def test_trackers_follow_noise_that_grows_and_not_speech_like_bursts(kind: Any) -> None:
+    rng = np.random.default_rng(1)
+    quiet, loud = (rng.exponential(level, (500, 32)).astype(np.float32) for level in (1.0, 8.0))
+    tracker = kind(np.ones(32, np.float32), 0.012)
+    steady, grown = tracker.follow(quiet), tracker.follow(loud)
+    assert 0.7 < steady[250:].mean() < 1.4
+    assert 5.0 < grown[250:].mean() < 12.0
+    bursts = quiet * np.where(np.arange(500) % 50 < 12, 1000, 1)[:, None].astype(np.float32)
+    assert kind(np.ones(32, np.float32), 0.012).follow(bursts)[250:].mean() < 12.0
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.sampled_from(METHODS), st.sampled_from([n for n in NOISES if n != "profile"]), st.integers(1, 60_000), st.data()
+)
+def test_pieces_of_any_size_give_the_bytes_of_the_whole(method: str, noise: str, n: int, data: st.DataObject) -> None:
+    wave = np.random.default_rng(n).standard_normal(n).astype(np.float32)
+    step = Denoise(method=method, noise=noise)
+    (whole,) = step.prepare([AudioClip(samples=wave[None], sample_rate=16_000)], CPU)
+    cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=6)))
+    pieces = np.split(wave, cuts)
+    denoiser = step.open(16_000, CPU)
+    if noise == "quantile":
+        for piece in pieces:
+            denoiser.learn(piece)
+    found = np.concatenate([*(denoiser.push(piece) for piece in pieces), denoiser.finish()])
+    assert found.tobytes() == whole.samples[0].tobytes()
+
+
+def test_a_stream_keeps_no_more_than_it_needs() -> None:
+    denoiser = Denoise(noise="mmse_spp").open(16_000, CPU)
+    block = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    total = sum(len(denoiser.push(block)) for _ in range(60))
+    assert 59 * 16_000 - 20_000 < total < 60 * 16_000
+    assert len(denoiser._cutter._kept) < 20_000
+    assert len(denoiser._adder._open) < 1000
+
+
+def test_a_quantile_must_be_learned_first() -> None:
+    denoiser = Denoise().open(16_000, CPU)
+    with pytest.raises(ValueError, match=r"audio.denoise: 48000 samples were pushed but 0 learned; allowed: learn"):
+        denoiser.push(np.zeros(48_000, np.float32))
+    with pytest.raises(ValueError, match=r"noise is 'mmse_spp', which learns nothing beforehand"):
+        Denoise(noise="mmse_spp").open(16_000, CPU).learn(np.zeros(10, np.float32))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("estimate", FOLLOWED)
+def test_every_method_with_every_estimate_takes_noise_away(method: Any, estimate: Any) -> None:
+    clean = speech_like(16_000, 4.0, seed=1)
+    noisy = mixed(clean, noise("white", len(clean), 16_000, seed=2), 5.0)
+    found = denoised(Denoise(method=method, noise=estimate), noisy, 16_000)
+    assert si_sdr(clean, found) - si_sdr(clean, noisy) > 2.5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_noise_known_from_its_beginning_or_from_a_recording_of_it(method: Any) -> None:
+    clean = np.concatenate([np.zeros(8000), speech_like(16_000, 3.0, seed=1)])
+    hiss = noise("pink", len(clean) + 40_000, 16_000, seed=2)
+    noisy = mixed(clean, hiss[: len(clean)], 5.0)
+    found = denoised(Denoise(method=method, noise="leading", noise_seconds=0.5), noisy, 16_000)
+    assert si_sdr(clean, found) - si_sdr(clean, noisy) > 3.0
+    level = np.sqrt(((noisy - clean) ** 2).mean() / (hiss**2).mean())
+    recording = (level * hiss[len(clean) :]).astype(np.float32)
+    state = noise_profile(AudioClip(samples=np.stack([recording, recording]), sample_rate=16_000))
+    step = Denoise(method=method, noise="profile", profile="hiss.safetensors")
+    bound = pickle.loads(pickle.dumps(step.with_state(state)))
+    (given_noise,) = bound.prepare([AudioClip(samples=noisy[None].astype(np.float32), sample_rate=16_000)], CPU)
+    assert si_sdr(clean, given_noise.samples[0].astype(float)) - si_sdr(clean, noisy) > 3.0
+
+
+def test_a_profile_that_is_none_is_refused() -> None:
+    step = Denoise(noise="profile", profile="hiss.safetensors")
+    assert step.weights_ref == WeightsRef(kind="file", locator="hiss.safetensors")
+    assert Denoise().weights_ref is None
+    clip = AudioClip(samples=np.ones((1, 5000), np.float32), sample_rate=16_000)
+    with pytest.raises(StateError, match=r"got no noise profile; cure: with_state\(state of file hiss"):
+        step.prepare([clip], CPU)
+    with pytest.raises(StateError, match=r"'hiss.safetensors' is no noise profile .*; allowed: 'samples' float32"):
+        step.with_state({"samples": np.zeros(3)})
+    short = noise_profile(AudioClip(samples=np.ones((1, 100), np.float32), sample_rate=16_000))
+    with pytest.raises(StateError, match=r"the noise profile is shorter than a frame; allowed: 0.048 s or more"):
+        step.with_state(short).prepare([clip], CPU)
+
+
+def test_the_exponential_integral() -> None:
+    scipy_special = pytest.importorskip("scipy.special")
+    for v in np.geomspace(1e-6, 60, 200):
+        assert exponential_integral(float(v)) == pytest.approx(float(scipy_special.exp1(v)), rel=1e-9)
+
+
+def test_the_log_spectral_gain_is_the_formula() -> None:
+    scipy_special = pytest.importorskip("scipy.special")
+    from features.audio.gains import log_spectral
+
+    ratio = np.geomspace(1e-3, 1e4, 300).astype(np.float32)
+    gain = log_spectral(
+        ratio[None], np.ones((1, 300), np.float32), np.ones(300, np.float32), smoothing=0.9, floor=0.1, absence=0.2
+    )[0]
+    prior = np.maximum(0.9 + 0.1 * np.maximum(ratio.astype(float) - 1, 0), 1e-3)
+    v = ratio * prior / (1 + prior)
+    heard = np.minimum(prior / (1 + prior) * np.exp(0.5 * scipy_special.exp1(v)), 1)
+    presence = 1 / (1 + 0.25 * (1 + prior) * np.exp(-v))
+    np.testing.assert_allclose(gain, np.maximum(heard**presence * 0.1 ** (1 - presence), 0.1), rtol=3e-3)
 
 
 def test_frame_lengths_are_whole_quarters_and_at_least_as_long_as_asked() -> None:
@@ -178,7 +296,17 @@ def test_real_speech_in_unseen_noise(real_media: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "audio.denoise: method: got 'magic', allowed: wiener or spectral_gate"),
+        (
+            {"method": "magic"},
+            "audio.denoise: method: got 'magic', allowed: wiener or mmse_lsa or spectral_subtraction or spectral_gate",
+        ),
+        ({"noise": "guess"}, "noise: got 'guess', allowed: quantile or leading or mmse_spp or minimum or profile"),
+        ({"noise": "profile"}, "profile: got '', allowed: a path when noise is 'profile', empty otherwise"),
+        ({"profile": "a"}, "profile: got 'a', allowed: a path when noise is 'profile', empty otherwise"),
+        ({"overlap": 3}, "overlap: got 3, allowed: 2 or 4"),
+        ({"noise_seconds": 0.0}, "noise_seconds: got 0.0, allowed: above 0 to 60 s"),
+        ({"absence": 1.0}, "absence: got 1.0, allowed: between 0 and 1, both excluded"),
+        ({"over_subtraction": 0.0}, "over_subtraction: got 0.0, allowed: above 0 to 100"),
         ({"frame_ms": 0.5}, "frame_ms: got 0.5, allowed: 1 to 1000 ms"),
         ({"quantile": 0.0}, "quantile: got 0.0, allowed: between 0 and 1, both excluded"),
         ({"quantile": float("nan")}, "quantile: got nan, allowed"),

@@ -11,7 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.audio.mfcc import Mfcc, frame_spans
+from features.audio.frames import frame_spans
+from features.audio.mel import mel_analysis
+from features.audio.mfcc import Mfcc
 from features.errors import SampleError
 from features.time import Span
 from features.types import AudioClip
@@ -67,13 +69,22 @@ def test_no_samples_no_rows() -> None:
 
 @pytest.mark.parametrize("hop", [1, 100, 512, 1000])
 def test_clips_packed_into_one_transform_do_not_touch_each_other(hop: int) -> None:
-    # what a GPU does; the CPU transforms each clip alone
-    mfcc = Mfcc(hop_length=hop)
+    # what a GPU does, here with the same arithmetic on the CPU
+    analysis = mel_analysis(Mfcc(hop_length=hop))
     signals = [clip(n, seed=n).samples[0] for n in (1, 700, 16_000, 512, 3000)]
-    packed = mfcc._coefficients(signals, CPU)
-    for rows, signal in zip(packed, signals, strict=True):
-        (alone,) = mfcc._coefficients([signal], CPU)
-        np.testing.assert_allclose(rows, alone, atol=2e-4, rtol=0)
+    packed, parts = analysis._packed(signals)
+    together = analysis._on_gpu(packed, 0, parts[-1].stop, CPU)
+    for part, signal in zip(parts, signals, strict=True):
+        alone = analysis._on_cpu(signal, 0, 1 + len(signal) // hop)
+        np.testing.assert_allclose(together[part], alone, rtol=1e-9, atol=1e-15)
+
+
+def test_a_clip_too_long_for_one_chunk_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = clip(40_000, seed=3)
+    (whole,) = Mfcc()([source], CPU)
+    monkeypatch.setattr("features.audio.spectrum._CHUNK", 128 * 128)
+    (parts,) = Mfcc()([source], CPU)
+    assert whole.values.tobytes() == parts.values.tobytes()
 
 
 def test_long_clips_are_cut_into_blocks_without_a_seam() -> None:
@@ -93,6 +104,16 @@ def test_first_channel_or_mean() -> None:
         np.testing.assert_allclose(
             Mfcc(channels=option)([both], CPU)[0].values, Mfcc()([expected], CPU)[0].values, atol=1e-3
         )
+
+
+def test_each_channel_has_columns_of_its_own() -> None:
+    both = clip(4000, channels=2)
+    (found,) = Mfcc(channels="each", channel_count=2)([both], CPU)
+    singles = [Mfcc()([AudioClip(samples=both.samples[k : k + 1], sample_rate=16_000)], CPU)[0] for k in range(2)]
+    np.testing.assert_array_equal(found.values, np.concatenate([one.values for one in singles], axis=1))
+    message = r"unsupported_format: audio.mfcc: got 1 channels, allowed: 2, since channels is 'each'; cure: "
+    with pytest.raises(SampleError, match=message):
+        Mfcc(channels="each", channel_count=2)([clip(100)], CPU)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -117,7 +138,14 @@ def test_non_finite_samples_are_refused(bad: float) -> None:
         ({"fmin": 8000.0}, r"fmin: got 8000.0, allowed: from 0 to below fmax"),
         ({"fmax": 9000.0}, r"fmax: got 9000.0, allowed: at most half the sample rate \(8000 Hz\), or null"),
         ({"fmax": float("nan")}, r"fmin: got 0.0, allowed: from 0 to below fmax"),
-        ({"channels": "left"}, r"channels: got 'left', allowed: mean or first"),
+        ({"window": "kaiser"}, r"window: got 'kaiser', allowed: hann or hamming or blackman"),
+        ({"channel_count": 2}, r"channel_count: got 2, allowed: 1 unless channels is 'each'"),
+        ({"channels": "each", "channel_count": 0}, r"channel_count: got 0, allowed: >= 1"),
+        ({"mel_norm": "area"}, r"mel_norm: got 'area', allowed: slaney or none"),
+        ({"lifter": -1.0}, r"lifter: got -1.0, allowed: 0 or above"),
+        ({"deltas": 3}, r"deltas: got 3, allowed: 0, 1 or 2"),
+        ({"delta_width": 4}, r"delta_width: got 4, allowed: odd, >= 3"),
+        ({"channels": "left"}, r"channels: got 'left', allowed: mean or first or each"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:
