@@ -120,7 +120,7 @@ def _explain_step(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterat
         old, new = before["libraries"].get(library), after["libraries"].get(library)
         if old != new:
             yield f"{name} runs on {library} {old} -> {new}"
-    if before["weights"] != after["weights"]:
+    if before.get("weights") != after.get("weights"):
         yield f"{name} weights changed"
     if before["code"] != after["code"]:
         yield f"{name} code changed"

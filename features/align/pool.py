@@ -110,10 +110,11 @@ class Timelines:
 
     @classmethod
     def of(cls, timelines: Sequence[Edges]) -> Timelines:
-        """Lay timelines (at least one) side by side."""
+        """Lay timelines side by side."""
+        nothing = np.zeros(0, dtype=np.int64)
         return cls(
-            start_ns=np.concatenate([start for start, _ in timelines]),
-            end_ns=np.concatenate([end for _, end in timelines]),
+            start_ns=np.concatenate([nothing, *(start for start, _ in timelines)]),
+            end_ns=np.concatenate([nothing, *(end for _, end in timelines)]),
             splits=splits_of([len(start) for start, _ in timelines]),
         )
 

@@ -173,8 +173,7 @@ class _Rows:
         counts = [len(table) for table in tables]
         self.file: Indices = np.repeat(np.arange(len(tables)), counts)
         self.row: Indices = np.concatenate([np.arange(count) for count in counts] or [np.arange(0)])
-        dims: Mapping[str, int] = snapshot.info["dims"]
-        self.width = dims.get(name.removeprefix(ALIGNED_PREFIX)) if snapshot.files_of(name) else None
+        self.width = snapshot.dim(name) if snapshot.files_of(name) else None
 
     @property
     def key(self) -> pa.ChunkedArray:
