@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -38,7 +38,7 @@ class Accounts:
     @cached_property
     def failures(self) -> list[Failure]:
         """Everything in quarantine after this run: new failures, old ones that still stand, and rejected samples."""
-        failures = [*self.extracted.failures, *self.aligned.failures]
+        failures = [self._counted(failure) for failure in (*self.extracted.failures, *self.aligned.failures)]
         failures += [
             self._failure(rejected.sample_id, "scan", rejected.reason, rejected.message)
             for rejected in self.found.rejected
@@ -61,6 +61,19 @@ class Accounts:
                 if (row["sample_id"], row["feature"]) in standing
             ]
         return failures
+
+    @cached_property
+    def _attempts(self) -> dict[tuple[str, str], int]:
+        """How often a sample had failed in a feature before this run."""
+        if self.compared is None:
+            return {}
+        columns = ["sample_id", "feature", "attempt"]
+        before = self.compared.quarantine.select(columns).to_pylist()
+        return {(row["sample_id"], row["feature"]): row["attempt"] for row in before}
+
+    def _counted(self, failure: Failure) -> Failure:
+        before = self._attempts.get((failure.sample_id, failure.feature), 0)
+        return replace(failure, attempt=before + 1)
 
     def _failure(self, sample_id: str, stage: str, reason: Reason, message: str) -> Failure:
         """The failure of a sample in all features."""

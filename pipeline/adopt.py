@@ -123,6 +123,11 @@ class _Adoption(Run):
 
     def __init__(self, catalog: Catalog, dataset: str, feature: str, *, events: Events) -> None:
         super().__init__(catalog, dataset, events=events, asked=Asked((feature,)))
+        if feature in self.dataset.view_splits:
+            raise RunFailedError(
+                f"datasets.{dataset}.features.{feature}: got augmented views, allowed: a feature; nothing was adopted; "
+                f"cure: gristmill run {dataset} computes them again"
+            )
         self._name = feature
         self._where = f"datasets.{dataset}.features.{feature}"
 
@@ -182,7 +187,7 @@ class _Adoption(Run):
             self.events.started("prove", int((status == Status.RECIPE).sum()), "rows")
             work = (
                 replace(piece, store=folder, features=(replace(piece.features[0], base=None, keep=frozenset()),))
-                for piece in self._shard_work(self.planned.shards_to_write)
+                for piece in self._shard_work(self.planned.shards_to_write, engine)
             )
             for report in engine.map(run_shard, work):
                 if report.failures:
@@ -287,7 +292,7 @@ class _Adoption(Run):
             return
         setting, outside = Setting.of(self.dataset.align, self.dataset.features), self._outside()
         inputs, present = {}, {}
-        for name, feature in self.planned.features.items():
+        for name, feature in self.planned.originals.items():
             frozen = replace(feature, standing=self._standing(name))
             has = np.isin(feature.status, (Status.UNCHANGED, Status.RELABEL))
             has[frozen.standing.rows] = True
@@ -299,7 +304,7 @@ class _Adoption(Run):
         recipes[stale.rows] = np.frombuffer(self._feature.recipe_digest, dtype=np.uint8)
         will = alignment.recipes_and_contents(setting, inputs | {self._name: (has, contents, recipes)}, outside)
         anything = np.logical_or.reduce(list(present.values()))
-        for name, feature in self.planned.features.items():
+        for name, feature in self.planned.originals.items():
             (recipe, before), (_, after) = was[name], will[name]
             wanted = Wanted(feature.wanted.chain, recipe, before, anything)
             stored = ALIGNED_PREFIX + name

@@ -22,7 +22,7 @@ from pipeline.catalog.align_models import Align, Signal
 from pipeline.chain import Chain
 from pipeline.media.source import Source
 from pipeline.media.text import read_text
-from pipeline.store import DatasetStore, ShardFile
+from pipeline.store import VIEWS_PREFIX, DatasetStore, ShardFile
 from pipeline.timelines import Given
 
 _NO_EDGES = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
@@ -49,6 +49,7 @@ class Setting:
     @classmethod
     def of(cls, align: Align, chains: Mapping[str, Chain]) -> Setting:
         """Bring an entry of the catalog and the features that it is about together."""
+        chains = {name: chain for name, chain in chains.items() if not name.startswith(VIEWS_PREFIX)}
         estimates = {}
         for stream, clock in align.clocks.items():
             if clock.estimate is not None:
@@ -100,7 +101,7 @@ class ShardRows:
         wanted: frozenset[str],
         samples: frozenset[str],
     ) -> ShardRows:
-        """Read the rows of ``samples``; numbers of the features ``wanted`` and of those that clocks need, else times."""
+        """Read the rows of ``samples``; numbers only of the features ``wanted`` and of those that clocks need."""
         numbers = wanted | {track.feature for pair in setting.estimates.values() for track in pair}
         order = sorted(samples)
         batches = {}
@@ -171,7 +172,7 @@ class ShardRows:
     def timelines(
         self, spans: Mapping[str, Span | None], texts: Mapping[str, str], given: Given
     ) -> tuple[Timelines, dict[str, SampleError]]:
-        """Lay the timeline of every sample; those that cannot have one are named with the reason, and get no interval."""
+        """Lay the timeline of every sample; those that cannot have one get no interval and are named with why."""
         found: list[Edges] = []
         failed: dict[str, SampleError] = {}
         without: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from features.base import Extractor, FrameSelector, NeedsFit, Prepare
+from features.base import Augment, Extractor, FrameSelector, NeedsFit, Prepare
 from features.types import Stream
 
 
@@ -18,20 +18,34 @@ class Chain:
     """A named feature. Equal chains compute equal rows.
 
     Steps read from left to right: each ``Prepare`` keeps the kind of media, one ``FrameSelector`` may turn video into
-    images, and the extractor ends the chain. Raises ``ChainError`` when a step cannot take what the one before gives.
+    images, and the extractor ends the chain. With ``augment`` the chain gives ``count`` views of each sample, seeded by
+    ``seed``, instead of the sample itself; augmentations come after the prepare steps. Raises ``ChainError`` when a
+    step cannot take what the one before gives.
     """
 
     name: str
     prepare: tuple[Any, ...]
     extractor: Extractor
+    augment: tuple[Any, ...] = ()
+    count: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
+        if bool(self.augment) != bool(self.count):
+            raise ChainError("views and augmentations come together; allowed: both or neither")
         kind: Stream | None = None
         for step in self.prepare:
             if not isinstance(step, (Prepare, FrameSelector)):
                 raise ChainError(f"{step.name} is not a prepare step; allowed: prepare steps and frame selectors")
             self._fits(kind, step)
             kind = "image" if isinstance(step, FrameSelector) else step.stream
+        for step in self.augment:
+            if not isinstance(step, Augment):
+                raise ChainError(f"{step.name} is not an augmentation")
+            self._fits(kind, step)
+            kind = step.stream
+        if self.augment and kind == "video":
+            raise ChainError(f"{self.augment[0].name}: augmentations of whole video are not offered")
         if self.prepare and isinstance(self.prepare[0], Prepare) and self.prepare[0].stream == "video":
             raise ChainError(f"{self.prepare[0].name}: prepare steps on whole video are not offered")
         self._fits(kind, self.extractor)
@@ -51,4 +65,9 @@ class Chain:
     @property
     def steps(self) -> tuple[Any, ...]:
         """All steps in order, the extractor last."""
-        return (*self.prepare, self.extractor)
+        return (*self.prepare, *self.augment, self.extractor)
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """The views that are computed of each sample: 0, the sample itself, where nothing is augmented."""
+        return tuple(range(1, self.count + 1)) or (0,)

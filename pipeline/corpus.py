@@ -43,25 +43,28 @@ def training_rows(samples: pa.Table, dataset: str, chain: Chain) -> npt.NDArray[
     return rows
 
 
-def examples(samples: pa.Table, rows: npt.NDArray[np.int64], chain: Chain) -> Iterator[list[Example]]:
+def examples(
+    samples: pa.Table, rows: npt.NDArray[np.int64], chain: Chain, prepare: tuple[Any, ...]
+) -> Iterator[list[Example]]:
     """For each of ``rows`` its prepared media, those of one sample at a time, with its label.
 
-    Empty for a sample that cannot be read: extraction puts it into quarantine. The chain's steps have their weights.
+    Empty for a sample that cannot be read: extraction puts it into quarantine. ``prepare``: the chain's prepare steps,
+    with their weights.
     """
     for row in sample_rows(samples, rows):
         try:
-            media = _prepared(chain, Source(row["uris"][chain.stream]), span_of(row))
+            media = _prepared(chain, prepare, Source(row["uris"][chain.stream]), span_of(row))
         except SampleError:
             media = []
         yield [Example(medium, row["label"]) for medium in media]
 
 
-def _prepared(chain: Chain, source: Source, span: Span | None) -> list[Any]:
+def _prepared(chain: Chain, prepare: tuple[Any, ...], source: Source, span: Span | None) -> list[Any]:
     import torch
 
     cpu = torch.device("cpu")
     media = _read(chain, source, span)
-    for step in chain.prepare:
+    for step in prepare:
         if not isinstance(step, FrameSelector):
             media = step.prepare(media, cpu)
     return media

@@ -73,7 +73,8 @@ def recipe(
     digest of what the extractor was fitted to.
     The feature's name is left out: renaming a feature changes no number.
     """
-    return {
+    views = {"count": chain.count, "seed": chain.seed} if chain.augment else {}
+    return views | {
         "steps": [
             {
                 "step": step.name,
@@ -98,6 +99,11 @@ def _version(library: str) -> str:
 def explain(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Say in a few words what differs between two recipes: ``audio.mfcc n_mfcc 13 -> 20``."""
     differences: list[str] = []
+    differences += [
+        f"views {part} {old.get(part)} -> {new.get(part)}"
+        for part in ("count", "seed")
+        if old.get(part) != new.get(part)
+    ]
     old_names = [step["step"] for step in old["steps"]]
     new_names = [step["step"] for step in new["steps"]]
     if old_names != new_names:

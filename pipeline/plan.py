@@ -26,7 +26,7 @@ from pipeline.catalog.problems import did_you_mean, listed
 from pipeline.chain import Chain
 from pipeline.content import Digests, fixed_binary
 from pipeline.keys import digest_json, explain
-from pipeline.store import ALIGNED_PREFIX, ShardFile, Snapshot
+from pipeline.store import VIEWS_PREFIX, ShardFile, Snapshot
 from pipeline.store.shard import DIGEST_BYTES
 
 SHARD_BYTES = 64 << 20
@@ -45,13 +45,15 @@ class Status(IntEnum):
     RECIPE = 6  # options, code, weights or fitted state changed
     NEEDS_FIT = 7  # the feature must be fitted first
     DEFERRED = 8  # not current, but not asked for: what is stored of it stays as it is
+    RETRY = 9  # it failed before, nothing that could help has changed, and it was asked for by name
 
 
-COMPUTED = (Status.NEW, Status.CONTENT, Status.RECIPE, Status.NEEDS_FIT)
+COMPUTED = (Status.NEW, Status.CONTENT, Status.RECIPE, Status.NEEDS_FIT, Status.RETRY)
 _WORDS: Mapping[int, str] = {
     Status.NEW: "new",
     Status.CONTENT: "bytes or window changed",
     Status.NEEDS_FIT: "must be fitted first",
+    Status.RETRY: "failed before, tried again as asked",
     Status.RELABEL: "only split or label changed",
 }
 REMOVED = "removed"
@@ -61,14 +63,20 @@ _LISTED_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Asked:
-    """What a run is limited to: features by name, samples by glob. Empty: all of them."""
+    """What a run is limited to: features by name, samples by glob. Empty: all of them.
+
+    ``retry``: only what is in quarantine is computed, though nothing has changed; for one of ``reasons``, where any are
+    named.
+    """
 
     features: tuple[str, ...] = ()
     samples: tuple[str, ...] = ()
+    retry: bool = False
+    reasons: tuple[str, ...] = ()
 
     def rows(self, feature: str, ids: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
         """Which samples of a feature may be computed, bool ``[N]``."""
-        if self.features and feature not in self.features:
+        if self.features and not {feature, feature.removeprefix(VIEWS_PREFIX)} & set(self.features):
             return np.zeros(len(ids), dtype=bool)
         if not self.samples:
             return np.ones(len(ids), dtype=bool)
@@ -115,7 +123,8 @@ class Standing:
 class Wanted:
     """One feature as it should be: its chain, its recipe (``None`` while it waits to be fitted) and its content.
 
-    ``asked``: which samples may be computed; all of them where it is ``None``.
+    ``asked``: which samples may be computed; all of them where it is ``None``. ``retry``: of those only what is in
+    quarantine, for one of these reasons (for any, where it is empty).
     """
 
     chain: Chain
@@ -123,6 +132,7 @@ class Wanted:
     content: Digests
     present: npt.NDArray[np.bool_]
     asked: npt.NDArray[np.bool_] | None = None
+    retry: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +194,7 @@ class FeaturePlan:
             *self.changes.items(),
             (RETRIED, self.count(Status.RECIPE) - sum(self.changes.values())),
             (_WORDS[Status.NEEDS_FIT], self.count(Status.NEEDS_FIT)),
+            (_WORDS[Status.RETRY], self.count(Status.RETRY)),
             (_WORDS[Status.RELABEL], self.count(Status.RELABEL)),
             (REMOVED, self.removed),
         ]
@@ -225,6 +236,11 @@ class Plan:
     features: Mapping[str, FeaturePlan]
     dropped: tuple[str, ...] = field(default=())
     """Features with rows in the base that the catalog no longer names."""
+
+    @property
+    def originals(self) -> dict[str, FeaturePlan]:
+        """The features themselves, without their augmented views."""
+        return {name: feature for name, feature in self.features.items() if not name.startswith(VIEWS_PREFIX)}
 
     @property
     def to_compute(self) -> int:
@@ -346,6 +362,8 @@ def plan_feature(
         if len(tried):
             at = _positions(tried["sample_id"], samples["sample_id"])
             _compare(status, samples, want, tried, at, recipe_digest, current=Status.QUARANTINED)
+            if want.retry is not None:
+                _retry(status, want, tried, at)
         if base.files_of(name):
             stored = base.keys(name)
             at = places.of(stored["sample_id"])
@@ -354,7 +372,9 @@ def plan_feature(
             removed_shards = frozenset(np.unique(stored["shard"].to_numpy()[gone]).tolist())
     if want.recipe is None:
         status[np.isin(status, (Status.NEW, Status.CONTENT, Status.RECIPE))] = Status.NEEDS_FIT
-    if want.asked is not None:
+    if want.retry is not None:
+        status[np.isin(status, COMPUTED) & (status != Status.RETRY)] = Status.DEFERRED
+    elif want.asked is not None:
         status[np.isin(status, COMPUTED) & ~want.asked] = Status.DEFERRED
     standing = Standing()
     if base is not None and stored is not None:
@@ -362,6 +382,17 @@ def plan_feature(
         changes, change_of = _changes(base.info["recipes"].get(name, {}), want, status, at, stored)
         standing = _standing(status, samples, at, stored)
     return FeaturePlan(want, recipe_digest, status, removed_ids, removed_shards, changes, change_of, standing)
+
+
+def _retry(status: npt.NDArray[np.int8], want: Wanted, tried: pa.Table, at: npt.NDArray[np.int64]) -> None:
+    """Set the status of the failed samples that are to be tried again."""
+    again = at >= 0
+    if want.retry:
+        again &= pc.is_in(tried["reason"], value_set=pa.array(want.retry)).to_numpy(zero_copy_only=False)
+    rows = at[again]
+    if want.asked is not None:
+        rows = rows[want.asked[rows]]
+    status[rows[np.isin(status[rows], (Status.QUARANTINED, *COMPUTED))]] = Status.RETRY
 
 
 def _standing(status: npt.NDArray[np.int8], samples: pa.Table, at: npt.NDArray[np.int64], stored: pa.Table) -> Standing:
@@ -452,8 +483,3 @@ def sample_rows(samples: pa.Table, rows: npt.NDArray[np.int64]) -> Iterator[dict
     for row in samples.take(pa.array(rows)).to_pylist():
         row["uris"] = {stream: row[f"{stream}_uri"] for stream in STREAMS if row[f"{stream}_uri"] is not None}
         yield row
-
-
-def is_feature_name_reserved(name: str) -> bool:
-    """Whether a feature may not have this name because the store uses it for aligned rows."""
-    return name.startswith(ALIGNED_PREFIX)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from uuid import uuid4
@@ -53,7 +53,7 @@ from pipeline.plan import (
 from pipeline.record import RunReport
 from pipeline.scan import Scan, scan
 from pipeline.state import StateRef, needs_fit, save_fitted, weights_digests, with_weights
-from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile, Snapshot
+from pipeline.store import ALIGNED_PREFIX, VIEWS_PREFIX, DatasetStore, ShardFile, Snapshot
 from pipeline.store.lease import Lease, acquire
 from pipeline.store.quarantine import Failure, to_table
 from pipeline.store.releases import open_snapshot
@@ -184,8 +184,12 @@ class Run:
             for name, chain in self.dataset.features.items():
                 digests = windowed(self._digests[chain.stream], self.found.samples)
                 present = pc.is_valid(self.found.samples[f"{chain.stream}_uri"]).to_numpy(zero_copy_only=False)
+                if name in self.dataset.view_splits:
+                    splits = pa.array(self.dataset.view_splits[name])
+                    present = present & pc.is_in(self.found.samples["split"], value_set=splits).to_numpy()
                 asked = self.asked.rows(name, self.found.samples["sample_id"])
-                wanted[name] = Wanted(chain, self._recipe(name, chain), digests, present, asked)
+                retry = self.asked.reasons if self.asked.retry else None
+                wanted[name] = Wanted(chain, self._recipe(name, chain), digests, present, asked, retry)
             self.planned = make_plan(
                 self._compared, self.found.samples, wanted, shard_samples=self.dataset.shard_samples
             )
@@ -202,6 +206,7 @@ class Run:
         weights = weights_digests(chain, self.catalog.folder)
         if not needs_fit(chain):
             return keys.recipe(chain, weights=weights)
+        name = name.removeprefix(VIEWS_PREFIX)  # views are extracted with what the feature was fitted to
         if name not in self._fitted and self._compared is not None:
             known = self._compared.info["fitted"].get(name)
             if known is not None and known["recipe"] == self._fit_recipe(chain) and not self._outdated(known):
@@ -226,7 +231,7 @@ class Run:
         if not waiting:
             return
         with self._timed("fit"), importable(self.catalog.folder):
-            for name in waiting:
+            for name in sorted({name.removeprefix(VIEWS_PREFIX) for name in waiting}):
                 self._fit_one(name, self.dataset.features[name])
         reasons = self.report.reasons
         self.plan()
@@ -251,7 +256,8 @@ class Run:
 
     def _corpus(self, chain: Chain, rows: npt.NDArray[np.int64], stage: str) -> Iterator[Example]:
         weights = StateRef(self.catalog.store, self.dataset.name, str(self.catalog.folder))
-        for found in examples(self.found.samples, rows, with_weights(chain, weights)):
+        prepare = with_weights(chain, weights).prepare
+        for found in examples(self.found.samples, rows, chain, prepare):
             self.events.advanced(stage)
             yield from found
 
@@ -264,7 +270,7 @@ class Run:
             rows = self.planned.to_compute
             with self._open_engine(rows) as engine:
                 self.events.started("extract", rows, "rows")
-                for report in self._finished_or_run(engine, run_shard, self._shard_work(shards)):
+                for report in self._finished_or_run(engine, run_shard, self._shard_work(shards, engine)):
                     self.extracted += report
                     self.events.advanced("extract", sum(report.computed.values()) + len(report.failures))
                 self.events.finished("extract")
@@ -305,14 +311,18 @@ class Run:
     @contextmanager
     def _open_engine(self, rows: int) -> Iterator[Engine]:
         """The engine that the catalog names; nothing is started where no row is to be computed."""
-        kind = self.engine_kind if rows else "serial"
-        with open_engine(kind, self.catalog.engine.workers, self.catalog.folder) as engine:
+        settings = self.catalog.engine.model_copy(update={"kind": self.engine_kind if rows else "serial"})
+        with open_engine(settings, self._device, self.catalog.folder) as engine:
             yield engine
 
-    def _shard_work(self, shards: Mapping[int, set[str]]) -> Iterator[ShardWork]:
-        device = resolve_device(self.catalog.engine.device)
+    @cached_property
+    def _device(self) -> str:
+        return resolve_device(self.catalog.engine.device)
+
+    def _shard_work(self, shards: Mapping[int, set[str]], engine: Engine) -> Iterator[ShardWork]:
         states = {name: self._state_ref(name, feature) for name, feature in self.planned.features.items()}
-        return shard_work(self.planned, shards, self._place, states, device)
+        for piece in shard_work(self.planned, shards, self._place, states, self._device):
+            yield replace(piece, guard=engine.guard, decode_threads=engine.decode_threads)
 
     @property
     def _place(self) -> Place:
@@ -323,14 +333,14 @@ class Run:
         weights = any(step["weights"] is not None for step in recipe.get("steps", ()))
         if recipe.get("state") is None and not weights:
             return None
-        fitted = self._fitted[name]["path"] if recipe.get("state") is not None else ""
+        fitted = self._fitted[name.removeprefix(VIEWS_PREFIX)]["path"] if recipe.get("state") is not None else ""
         return StateRef(self.catalog.store, self.dataset.name, str(self.catalog.folder), fitted)
 
     def _present(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Feature -> which samples have a row after extraction."""
         ids = self.planned.samples["sample_id"]
         present = {}
-        for name, feature in self.planned.features.items():
+        for name, feature in self.planned.originals.items():
             has = feature.kept | np.isin(feature.status, COMPUTED)
             failed = [failure.sample_id for failure in self.extracted.failures if failure.feature == name]
             has[pc.is_in(ids, value_set=pa.array(failed, pa.string())).to_numpy()] = False
@@ -378,7 +388,7 @@ class Run:
         present = self._present()
         inputs = {
             name: (present[name], feature.stored_content, feature.stored_recipes)
-            for name, feature in self.planned.features.items()
+            for name, feature in self.planned.originals.items()
         }
         anything = np.logical_or.reduce(list(present.values()))
         plans = {}
@@ -395,8 +405,8 @@ class Run:
         if align is None:
             return {}
         return {
-            ALIGNED_PREFIX + name: align.pooling(name).width(chain.extractor.dim)
-            for name, chain in self.dataset.features.items()
+            ALIGNED_PREFIX + name: align.pooling(name).width(self.dataset.features[name].extractor.dim)
+            for name in self.planned.originals
         }
 
     def publish(self) -> RunReport:
@@ -455,7 +465,7 @@ class Run:
             return list(self.base.files)
         names = set(self.planned.features)
         if self.dataset.align is not None:
-            names |= {ALIGNED_PREFIX + name for name in self.planned.features}
+            names |= {ALIGNED_PREFIX + name for name in self.planned.originals}
         gone = [file for file in self.base.files if file.feature not in names]
         return [*self.extracted.removed, *self.aligned.removed, *gone]
 
@@ -464,7 +474,7 @@ class Run:
             return True
         if self._fitted_before() | self._fitted != self.base.info["fitted"]:  # fitted again, with the same result
             return True
-        columns = ["sample_id", "feature", "stage", "reason", "message", "content", "recipe"]
+        columns = ["sample_id", "feature", "stage", "reason", "message", "attempt", "content", "recipe"]
         if not to_table(failures).select(columns).equals(self.base.quarantine.select(columns)):
             return True
         kept = [name for name in self.planned.samples.column_names if not name.endswith(("_size", "_version"))]
@@ -484,6 +494,10 @@ class Run:
             "fitted": self._fitted_before() | self._fitted,
             "dims": {name: chain.extractor.dim for name, chain in self.dataset.features.items()} | self._aligned_dims,
             "timeline": None if self.dataset.align is None else self.dataset.align.timeline,
+            "views": {
+                name: {"count": self.dataset.features[name].count, "splits": list(splits)}
+                for name, splits in self.dataset.view_splits.items()
+            },
             "streams": {name: chain.stream for name, chain in self.dataset.features.items()},
             "counts": {
                 "samples": len(self.planned.samples),

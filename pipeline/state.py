@@ -53,26 +53,37 @@ def save_fitted(store: DatasetStore, feature: str, state: State) -> tuple[str, b
     return path, digest
 
 
+@dataclass(frozen=True)
+class Bound:
+    """The steps of a chain with their state."""
+
+    prepare: tuple[Any, ...]
+    augment: tuple[Any, ...]
+    extractor: Any
+
+
 @lru_cache(maxsize=32)
-def bind(chain: Chain, ref: StateRef | None) -> Chain:
-    """Return the chain with the state of its steps loaded: once in a process, however many shards ask."""
+def bind(chain: Chain, ref: StateRef | None) -> Bound:
+    """Load the state of a chain's steps: once in a process, however many shards ask."""
     if ref is None:
-        return chain
+        return Bound(chain.prepare, chain.augment, chain.extractor)
+    bound = with_weights(chain, ref)
     if not ref.fitted:
-        return with_weights(chain, ref)
+        return bound
     from safetensors.numpy import load
 
     store = DatasetStore(ref.store, ref.dataset)
     state: dict[str, Any] = load(store.fs.cat_file(store.path(ref.fitted)))
-    if not isinstance(chain.extractor, NeedsFit):
+    if not isinstance(bound.extractor, NeedsFit):
         raise TypeError(f"{chain.extractor.name}: has fitted state but no fit()")
-    return with_weights(replace(chain, extractor=chain.extractor.with_state(state)), ref)
+    return replace(bound, extractor=bound.extractor.with_state(state))
 
 
-def with_weights(chain: Chain, ref: StateRef) -> Chain:
-    """Return the chain with the pretrained weights of its steps loaded; what it is fitted to is not."""
+def with_weights(chain: Chain, ref: StateRef) -> Bound:
+    """Load the pretrained weights of a chain's steps; what it is fitted to is not."""
     steps = [_loaded(step, Path(ref.folder)) for step in chain.steps]
-    return replace(chain, prepare=tuple(steps[:-1]), extractor=steps[-1])
+    first = len(chain.prepare)
+    return Bound(tuple(steps[:first]), tuple(steps[first:-1]), steps[-1])
 
 
 def _loaded(step: Any, folder: Path) -> Any:

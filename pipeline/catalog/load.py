@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from features.errors import CatalogError
-from features.registry import EXTRACTORS, PREPARE
+from features.registry import AUGMENT, EXTRACTORS, PREPARE
 from features.types import Stream
 from pipeline.catalog.align_checks import align_problems, unknown_policies
 from pipeline.catalog.align_models import Align, Clock, Durations, Estimate, Grid, Intervals, PolicySpec, SignalSpec
@@ -38,6 +38,7 @@ from pipeline.catalog.problems import Place, Problem, did_you_mean, faults, file
 from pipeline.catalog.steps import StepFaultError, build_step
 from pipeline.catalog.yaml_lines import Document
 from pipeline.chain import Chain, ChainError
+from pipeline.store.shard import ALIGNED_PREFIX, VIEWS_PREFIX
 
 _CURE = "cure: `gristmill init DIR` writes one"
 _SCHEMES = "a folder, or a URL such as s3://bucket/prefix"
@@ -69,12 +70,15 @@ class DataSet:
     source: Source
     splits: Splits
     features: dict[str, Chain]
+    """By name; a feature with views has another one beside it, ``views.<name>``."""
     align: Align | None
     train: Train
     max_failed: float
     shard_samples: int
     fit: Fit = field(default_factory=Fit)
     excluded: tuple[str, ...] = ()
+    view_splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """``views.<name>`` -> the splits whose samples get views."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,17 +229,22 @@ class _Loader:
                 self._add((*place, "source", "path"), problem)
         features = raw.get("features")
         chains: dict[str, Chain] = {}
+        view_splits: dict[str, tuple[str, ...]] = {}
         for feature, spec in features.items() if isinstance(features, dict) else ():
             chain = self._chain(feature, spec, (*place, "features", feature))
             if chain is not None:
                 chains[feature] = chain
+                views = self._views(chain, spec, (*place, "features", feature, "views"))
+                if views is not None:
+                    chains[views[0].name], view_splits[views[0].name] = views
                 if source is not None:
                     self._check_stream(chain, source, (*place, "features", feature))
         align = raw.get("align")
         found = list(unknown_policies(align, features))
         aligned = None if align is None else _quietly(Align, align)
         if aligned is not None and source is not None and isinstance(features, dict):
-            found += align_problems(aligned, chains, features, source, root)
+            originals = {name: chain for name, chain in chains.items() if name in features}
+            found += align_problems(aligned, originals, features, source, root)
         for inside, message in found:
             self._add((*place, "align", *inside), message)
         written = _quietly(DataSetFile, raw)
@@ -253,6 +262,7 @@ class _Loader:
             max_failed=written.max_failed,
             shard_samples=written.shard_samples,
             excluded=excluded,
+            view_splits=view_splits,
         )
 
     def _place_of(self, written: Any, place: Place) -> str | None:
@@ -309,11 +319,10 @@ class _Loader:
         if spec is None:
             return None
         before = len(self._problems)
-        prepare = [
-            self._step(*entry, PREPARE, (*place, "prepare", index))
-            for index, written in enumerate(spec.prepare)
-            if (entry := self._entry(written, (*place, "prepare", index))) is not None
-        ]
+        for prefix in (ALIGNED_PREFIX, VIEWS_PREFIX):
+            if name.startswith(prefix):
+                self._add(place, f"got the name {name!r}, allowed: a name that does not begin with {prefix!r}")
+        prepare = self._steps(spec.prepare, PREPARE, (*place, "prepare"))
         at: Place = place if spec.extractor is None else (*place, "extractor")
         extractor = self._step(spec.extractor or name, spec.options, (*place, "options"), EXTRACTORS, at)
         if len(self._problems) > before:
@@ -323,6 +332,38 @@ class _Loader:
         except ChainError as error:
             self._add(place, str(error))
             return None
+
+    def _steps(self, written: Iterable[Any], table: dict[str, str], place: Place) -> list[Any]:
+        """The steps of a list of names, or of names with options."""
+        return [
+            self._step(*entry, table, (*place, index))
+            for index, item in enumerate(written)
+            if (entry := self._entry(item, (*place, index))) is not None
+        ]
+
+    def _views(self, chain: Chain, raw: Any, place: Place) -> tuple[Chain, tuple[str, ...]] | None:
+        """The chain of a feature's views, where it has any, and the splits that get them."""
+        spec = FeatureSpec() if raw is None else _quietly(FeatureSpec, raw)
+        if spec is None or spec.views is None:
+            return None
+        before = len(self._problems)
+        steps = self._steps(spec.views.steps, AUGMENT, (*place, "steps"))
+        if len(self._problems) > before:
+            return None
+        views = spec.views
+        try:
+            made = Chain(
+                VIEWS_PREFIX + chain.name,
+                chain.prepare,
+                chain.extractor,
+                augment=tuple(steps),
+                count=views.count,
+                seed=views.seed,
+            )
+        except ChainError as error:
+            self._add(place, str(error))
+            return None
+        return made, views.splits
 
     def _entry(self, written: Any, place: Place) -> tuple[str, Mapping[str, Any], Place] | None:
         """Name, options and the place of the options of one item of ``prepare``."""

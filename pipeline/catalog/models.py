@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import ByteSize, Field, StringConstraints, field_validator, model_validator
 
 from features.types import STREAMS, Stream
 from pipeline.catalog.align_models import Align
@@ -22,11 +22,19 @@ DATA_SET_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 SPLITS = ("train", "validation", "test")
 
 
+class Tls(Model):
+    """How a Dask scheduler is spoken with: paths of PEM files, relative to the catalog."""
+
+    ca: Text = Field(description="certificates of the authority that signed the others")
+    cert: Text = Field(description="this client's certificate")
+    key: Text = Field(description="its private key")
+
+
 class Engine(Model):
     """How work is executed."""
 
     kind: Literal["dask", "serial"] = Field(
-        default="dask", description="dask: worker processes; serial: this process alone"
+        default="dask", description="dask: worker processes; serial: this process alone, without limits, for debugging"
     )
     workers: Count | Literal["auto"] = Field(
         default="auto", description="worker processes; auto: one for each core or GPU"
@@ -34,6 +42,41 @@ class Engine(Model):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: CUDA where there is one, else CPU"
     )
+    memory: ByteSize | Literal["auto"] = Field(
+        default="auto",
+        description="what all workers may hold together, such as 12GiB; auto: four fifths of the machine's. A sample "
+        "that wants more than its worker's share is quarantined (out_of_memory)",
+    )
+    sample_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=600.0,
+        description="what decoding a sample, or one feature of it, may take; a sample that takes longer is quarantined "
+        "(timeout)",
+    )
+    decode_threads: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="threads of a worker that decode ahead of its device; auto: none on a CPU, whose cores are busy "
+        "anyway, and the worker's share of the cores with a GPU",
+    )
+    scheduler: Text | None = Field(
+        default=None,
+        pattern=r"^(tcp|tls|ws|wss|ucx)://.+",
+        description="address of a running Dask scheduler, such as tls://10.0.0.5:8786; null: a cluster on this machine",
+    )
+    tls: Tls | None = Field(default=None, description="certificates for the scheduler; needed for tls:// addresses")
+    resources: dict[Text, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="Dask worker resources that a shard takes, such as {GPU: 1}; only with a scheduler",
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Engine:
+        if self.scheduler is None and (self.tls is not None or self.resources):
+            raise ValueError("tls and resources belong to a scheduler; cure: name it, or leave them out")
+        if self.scheduler is not None and self.scheduler.startswith("tls://") and self.tls is None:
+            raise ValueError("a tls:// scheduler needs tls: {ca, cert, key}")
+        if self.scheduler is not None and (self.kind == "serial" or self.workers != "auto"):
+            raise ValueError("a scheduler has its own workers; cure: leave kind and workers out")
+        return self
 
 
 class Columns(Model):
@@ -172,6 +215,19 @@ class Splits(Model):
         return self
 
 
+class Views(Model):
+    """Seeded augmentations of a feature's samples: stored beside the samples themselves, as views 1 to ``count``."""
+
+    count: Count = Field(description="views of each sample")
+    steps: Annotated[tuple[Any, ...], Field(min_length=1)] = Field(
+        description="augmentations, after the prepare steps: a name, or {name: {option: value}}"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="another seed gives other views")
+    splits: Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
+        default=("train",), description="whose samples get views; those of other splits are never altered"
+    )
+
+
 class FeatureSpec(Model):
     """One feature: prepare steps, then an extractor."""
 
@@ -183,6 +239,7 @@ class FeatureSpec(Model):
         default=(), description="steps before the extractor: a name, or {name: {option: value}}"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the extractor")
+    views: Views | None = Field(default=None, description="augmented views of training samples; null: none")
 
 
 class Fit(Model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from features.registry import EXTRACTORS, PREPARE
+from features.registry import AUGMENT, EXTRACTORS, PREPARE
 from pipeline.catalog.models import NAME, CatalogFile
 from pipeline.catalog.steps import options_adapter, step_class
 
@@ -17,11 +17,12 @@ def catalog_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a catalog, with the options of every registered step."""
     schema = CatalogFile.model_json_schema()
     definitions: dict[str, Any] = schema["$defs"]
-    for prefix, table in (("extractor:", EXTRACTORS), ("prepare:", PREPARE)):
+    for prefix, table in (("extractor:", EXTRACTORS), ("prepare:", PREPARE), ("augment:", AUGMENT)):
         for name in table:
             _add_options(definitions, prefix + name, name, table)
     spec = definitions["FeatureSpec"]
-    spec["properties"]["prepare"]["items"] = _prepare_item()
+    spec["properties"]["prepare"]["items"] = _item("prepare:", PREPARE)
+    definitions["Views"]["properties"]["steps"]["items"] = _item("augment:", AUGMENT)
     spec["properties"]["extractor"]["examples"] = sorted(EXTRACTORS)
     spec["allOf"] = [
         {
@@ -51,19 +52,18 @@ def _add_options(definitions: dict[str, Any], key: str, name: str, table: dict[s
     definitions[key] = options
 
 
-def _prepare_item() -> dict[str, Any]:
+def _item(prefix: str, table: dict[str, str]) -> dict[str, Any]:
+    """A step of a list: its name, or its name with options."""
     anything = {"anyOf": [{"type": "object"}, {"type": "null"}]}
     return {
         "anyOf": [
-            {"enum": sorted(PREPARE)},
+            {"enum": sorted(table)},
             {"type": "string", "pattern": _CUSTOM},
             {
                 "type": "object",
                 "minProperties": 1,
                 "maxProperties": 1,
-                "properties": {
-                    name: {"anyOf": [_ref("prepare:" + name), {"type": "null"}]} for name in sorted(PREPARE)
-                },
+                "properties": {name: {"anyOf": [_ref(prefix + name), {"type": "null"}]} for name in sorted(table)},
                 "patternProperties": {_CUSTOM: anything},
                 "additionalProperties": False,
             },

@@ -13,10 +13,12 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from features.registry import EXTRACTORS, PREPARE, UnknownStepError, resolve
+from features.registry import AUGMENT, EXTRACTORS, PREPARE, UnknownStepError, resolve
 from features.types import STREAMS
 from pipeline.catalog.problems import Place, did_you_mean, listed
 from pipeline.catalog.problems import faults as problems_of
+
+_KINDS = {"extractor": EXTRACTORS, "prepare step": PREPARE, "augmentation": AUGMENT}
 
 
 class StepFaultError(ValueError):
@@ -66,13 +68,13 @@ def _unknown(name: str, table: dict[str, str], error: UnknownStepError) -> str:
             wanted = name.partition(":")[2]
             return f"{error}; classes there: {listed(error.known)}{did_you_mean(wanted, error.known)}"
         return str(error)
-    kind, other, its = ("extractor", PREPARE, "a prepare step")
-    if table is PREPARE:
-        kind, other, its = ("prepare step", EXTRACTORS, "an extractor")
     if name in table:
         return str(error)
-    if name in other:
-        return f"{name!r} is {its}; allowed here: {listed(table)}, or module:Class"
+    kind = next(kind for kind, known in _KINDS.items() if known is table)
+    for other, known in _KINDS.items():
+        if name in known:
+            article = "an" if other[0] in "ae" else "a"
+            return f"{name!r} is {article} {other}; allowed here: {listed(table)}, or module:Class"
     return f"unknown {kind} {name!r}; allowed: {listed(table)}, or module:Class{did_you_mean(name, table)}"
 
 

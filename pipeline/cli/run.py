@@ -1,4 +1,4 @@
-"""Commands that make snapshots, and train on them: init, schema, plan, run, rebuild, train."""
+"""Commands that make snapshots, and train on them: init, schema, plan, run, retry, rebuild, train."""
 
 from __future__ import annotations
 
@@ -126,6 +126,39 @@ def run(
     limits: dict[str, Any] = {"asked": Asked(tuple(features or ()), tuple(samples or ()))}
     limits["verify_content"] = verify_content
     _run(run_dataset, datasets, catalog, strict=strict, as_json=as_json, serial=serial, **limits)
+
+
+@app.command()
+def retry(
+    datasets: DatasetsArgument = None,
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    reasons: Annotated[
+        list[str] | None, typer.Option("--reason", help="Only what failed for this reason. May be given several times.")
+    ] = None,
+    features: FeaturesOption = None,
+    samples: SamplesOption = None,
+    serial: SerialOption = False,
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute again what is in quarantine, though nothing has changed: after a repair of the machine, say.
+
+    Files, options and code that changed need no retry: the next run computes them anyway.
+
+    Example: gristmill retry clips --reason timeout
+    """
+    from features.errors import Reason
+    from pipeline.catalog.problems import did_you_mean, listed
+    from pipeline.plan import Asked
+    from pipeline.run import run_dataset
+
+    known = [reason.value for reason in Reason]
+    for reason in reasons or ():
+        if reason not in known:
+            message = f"got {reason!r}, allowed: {listed(known)}{did_you_mean(reason, known)}"
+            raise typer.BadParameter(message, param_hint="--reason")
+    asked = Asked(tuple(features or ()), tuple(samples or ()), retry=True, reasons=tuple(reasons or ()))
+    _run(run_dataset, datasets, catalog, strict=strict, as_json=as_json, serial=serial, asked=asked)
 
 
 @app.command()

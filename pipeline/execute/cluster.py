@@ -1,28 +1,30 @@
-"""Work on Dask: a local cluster on loopback, one single-threaded process a core."""
+"""Work on Dask: a local cluster on loopback, one process a core or GPU; or a cluster that runs already."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import pickle
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, Security, as_completed
+from distributed.system import MEMORY_LIMIT
 
-from features.errors import RunFailedError
+from features.errors import GristmillError, RunFailedError
+from pipeline.catalog.models import Engine as Settings
 from pipeline.catalog.steps import importable
-from pipeline.execute.engine import Piece, Result, Work
-from pipeline.execute.isolate import find_killers
-from pipeline.execute.work import ShardWork
+from pipeline.execute.engine import Piece, Result, Work, cores
+from pipeline.execute.work import Guard
+from pipeline.keys import code_digest
 
 # One thread a worker for every library with threads of its own, so that workers do not fight for cores; and freed
 # pages stay with the process: eager torch is several times slower when each batch faults its pages in anew.
-WORKER_ENVIRONMENT = {
+ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -31,102 +33,199 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
 }
 IN_FLIGHT_PER_WORKER = 2
-ATTEMPTS = 3
-"""How often a shard is begun whose worker dies, before its samples are suspected; Dask blames the shards that wait on a
-dead worker as well."""
+SHARE_OF_MEMORY = 0.8
+LEAST_MEMORY = 1 << 30
+"""Of one worker: its libraries alone take half of that."""
+DEATHS = 5
+"""How many workers may die under a shard. Samples do not kill workers (``pipeline.execute.guard``); people do."""
 
 
 class Cluster:
     """Runs work on a Dask client, a bounded number of pieces in flight."""
 
-    def __init__(self, client: Client, workers: int, folder: Path) -> None:
-        self._client, self._folder = client, folder
+    def __init__(
+        self, client: Client, workers: int, guard: Guard, *, decode_threads: int, resources: Mapping[str, float]
+    ) -> None:
+        self.guard: Guard | None = guard
+        self.decode_threads = decode_threads
+        self.client, self._folder, self._resources = client, Path(guard.folder), dict(resources)
         self._window = workers * IN_FLIGHT_PER_WORKER
 
     def map(self, function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
         """Apply ``function`` to each piece of ``work``; results come in order of completion."""
         pieces = iter(work)
-        submitted = {self._submit(function, piece): (piece, 1) for piece in itertools.islice(pieces, self._window)}
+        submitted = {self._submit(function, piece): piece for piece in itertools.islice(pieces, self._window)}
         running = as_completed(list(submitted), with_results=False)
         for future in running:
-            piece, attempt = submitted.pop(future)
+            piece = submitted.pop(future)
             try:
                 result: Result = future.result()
             except KilledWorker as error:
-                if attempt >= ATTEMPTS:
-                    piece = self._isolate(piece, error)
-                again = self._submit(function, piece)
-                submitted[again] = (piece, attempt + 1)
-                running.add(again)
-                continue
+                raise RunFailedError(_died(piece)) from error
             finally:
                 future.release()
             following = next(pieces, None)
             if following is not None:
                 added = self._submit(function, following)
-                submitted[added] = (following, 1)
+                submitted[added] = following
                 running.add(added)
             yield result
 
-    def _isolate(self, piece: Work, error: KilledWorker) -> Work:
-        """The same work without the samples that kill their process; they are quarantined instead.
-
-        Raises ``RunFailedError`` where no sample is to blame, or that was tried before.
-        """
-        if not isinstance(piece, ShardWork) or piece.killers:
-            raise RunFailedError(_died(piece)) from error
-        killers = find_killers(piece, self._folder, WORKER_ENVIRONMENT)
-        if not killers:
-            raise RunFailedError(_died(piece)) from error
-        return replace(piece, killers=killers)
-
     def _submit(self, function: Callable[[Work], Result], piece: Work) -> Any:
-        return self._client.submit(_run, function, pickle.dumps(piece), self._folder, pure=False)
+        content = pickle.dumps(piece)
+        return self.client.submit(_run, function, content, self._folder, pure=False, resources=self._resources)
 
 
 def _died(piece: Piece) -> str:
     ids = sorted(piece.roster)
     more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
     return (
-        f"a worker process died {ATTEMPTS} times while it held shard {piece.shard} ({', '.join(ids[:5])}{more}): "
-        "killed from outside or out of memory, for none of its samples does that alone; nothing was published, "
-        "finished shards are kept; cure: fewer engine.workers or more memory, then run again"
+        f"{DEATHS} worker processes died while they held shard {piece.shard} ({', '.join(ids[:5])}{more}): killed from "
+        "outside, or the machine ran out of memory; nothing was published, finished shards are kept; cure: fewer "
+        "engine.workers or more memory, then run again"
     )
 
 
 def _run(function: Callable[[Work], Result], pickled: bytes, folder: Path) -> Result:
     """Run one piece of work in a worker. It may hold steps of the user's own, imported from ``folder``."""
-    import cv2
-    import torch
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     with importable(folder):
         piece: Work = pickle.loads(pickled)  # noqa: S301  # made by this run's driver, never read from disk
         return function(piece)
 
 
 @contextmanager
-def local_cluster(workers: int, folder: Path) -> Iterator[Cluster]:
-    """A cluster of ``workers`` processes on this machine, reachable from this machine only.
+def local_cluster(settings: Settings, device: str, folder: Path) -> Iterator[Cluster]:
+    """A cluster of processes on this machine, reachable from this machine only.
 
-    ``folder`` is the catalog's: steps of the user's own are imported from it.
+    ``folder`` is the catalog's: steps of the user's own are imported from it. Raises ``GristmillError`` where memory
+    or GPUs do not suffice.
     """
-    settings = {
-        "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
-        "distributed.scheduler.allowed-failures": 0,
+    workers = _local_workers(settings, device)
+    total = int(MEMORY_LIMIT * SHARE_OF_MEMORY) if settings.memory == "auto" else int(settings.memory)
+    guard = _guard(settings, folder, total // workers, f"{workers} workers")
+    ahead = max(2, cores() // workers) if device == "cuda" else 0
+    threads = ahead if settings.decode_threads == "auto" else settings.decode_threads
+    configuration = {
+        "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
+        "distributed.scheduler.allowed-failures": DEATHS - 1,
         "distributed.worker.memory.terminate": False,
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # any free port; left out, the scheduler takes 8787
-            silence_logs=logging.CRITICAL,  # what fails in a worker is raised in the driver
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield Cluster(client, workers, folder)
+    options: dict[str, Any] = {
+        "n_workers": workers,
+        "threads_per_worker": 1,
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",  # any free port; left out, the scheduler takes 8787
+        "silence_logs": logging.CRITICAL,  # what fails in a worker is raised in the driver
+        "memory_limit": None,  # the guard limits what samples take; a worker itself holds one shard's rows
+    }
+    with ExitStack() as opened:
+        opened.enter_context(dask.config.set(configuration))
+        if device == "cuda" and workers > 1:
+            options.pop("host")
+            options["protocol"] = "tcp"
+            cluster = opened.enter_context(_cuda_cluster()(host="127.0.0.1", **options))
+        else:
+            cluster = opened.enter_context(LocalCluster(processes=True, **options))
+        client = opened.enter_context(Client(cluster))
+        yield Cluster(client, workers, guard, decode_threads=threads, resources={})
+
+
+def _local_workers(settings: Settings, device: str) -> int:
+    if device != "cuda":
+        return cores() if settings.workers == "auto" else settings.workers
+    import torch
+
+    found = torch.cuda.device_count()
+    if settings.workers != "auto" and settings.workers > found:
+        raise GristmillError(
+            f"engine.workers: got {settings.workers} on CUDA, allowed: at most one for each of {found} GPUs"
+        )
+    return found if settings.workers == "auto" else settings.workers
+
+
+def _cuda_cluster() -> Any:
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError as error:
+        raise GristmillError(
+            "engine: several GPUs of one machine need dask-cuda; cure: pip install 'gristmill[cuda]', or workers: 1"
+        ) from error
+    return LocalCUDACluster
+
+
+def _guard(settings: Settings, folder: Path, memory: int, whose: str) -> Guard:
+    if memory < LEAST_MEMORY:
+        raise GristmillError(
+            f"engine.memory: {whose} get {memory / 2**20:.0f} MiB each, allowed: at least {LEAST_MEMORY >> 20}; "
+            "cure: fewer engine.workers, or more engine.memory"
+        )
+    return Guard(folder=str(folder), environment=ENVIRONMENT, sample_seconds=settings.sample_seconds, memory=memory)
+
+
+@contextmanager
+def remote_cluster(settings: Settings, device: str, folder: Path) -> Iterator[Cluster]:
+    """A cluster that runs already, at ``settings.scheduler``.
+
+    Its workers must have the same code and see the same paths. Raises ``GristmillError`` where it cannot be reached,
+    has no workers, or they have other code or other versions of what decides numbers.
+    """
+    with ExitStack() as opened:
+        try:
+            client = opened.enter_context(Client(settings.scheduler, security=_security(settings, folder), timeout=10))
+        except (OSError, TimeoutError) as error:
+            raise GristmillError(
+                f"engine.scheduler: {settings.scheduler} cannot be reached ({error}); cure: start it, or correct the "
+                "address and engine.tls"
+            ) from error
+        found = client.scheduler_info(n_workers=-1)["workers"]
+        if not found:
+            raise GristmillError(f"engine.scheduler: {settings.scheduler} has no workers; cure: start some")
+        _check_code(client)
+        slots = sum(worker["nthreads"] for worker in found.values())
+        if settings.memory == "auto":
+            each = min(worker["memory_limit"] / worker["nthreads"] for worker in found.values())
+            memory = int((each or MEMORY_LIMIT / slots) * SHARE_OF_MEMORY)
+        else:
+            memory = int(settings.memory) // slots
+        threads = settings.decode_threads
+        guard = _guard(settings, folder, memory, f"{slots} slots")
+        yield Cluster(
+            client,
+            slots,
+            guard,
+            decode_threads=(2 if device == "cuda" else 0) if threads == "auto" else threads,
+            resources=settings.resources,
+        )
+
+
+def _security(settings: Settings, folder: Path) -> Security | None:
+    if settings.tls is None:
+        return None
+    paths = {}
+    for name in ("ca", "cert", "key"):
+        path = folder / getattr(settings.tls, name)
+        if not path.is_file():
+            raise GristmillError(f"engine.tls.{name}: {path} is no file; cure: correct the path")
+        paths[name] = str(path)
+    return Security(
+        tls_ca_file=paths["ca"], tls_client_cert=paths["cert"], tls_client_key=paths["key"], require_encryption=True
+    )
+
+
+def _check_code(client: Client) -> None:
+    """Workers must compute what the driver's keys say that they compute."""
+    ours = _code()
+    for worker, theirs in client.run(_code).items():
+        for what in sorted(ours):
+            if theirs.get(what) != ours[what]:
+                raise GristmillError(
+                    f"engine.scheduler: worker {worker} has {what} {theirs.get(what)}, this machine has {ours[what]}; "
+                    "rows would not be what their keys say; cure: install the same on both"
+                )
+
+
+def _code() -> dict[str, str]:
+    """What decides numbers, and how shards are computed: digests of our code, versions of libraries."""
+    libraries = ("av", "librosa", "numpy", "opencv-python", "pillow", "pyarrow", "soundfile", "soxr", "torch")
+    digests = {module: code_digest(module).hex() for module in ("pipeline.execute.child", "features.registry")}
+    return digests | {library: version(library) for library in libraries}

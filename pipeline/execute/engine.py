@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from features.errors import GristmillError
+from pipeline.catalog.models import Engine as Settings
 from pipeline.catalog.steps import importable
+from pipeline.execute.work import Guard
 
 
 class Piece(Protocol):
@@ -31,7 +33,14 @@ Result = TypeVar("Result")
 
 
 class Engine(Protocol):
-    """Runs work. ``map`` yields results in order of completion; at most a small window is in flight."""
+    """Runs work. ``map`` yields results in order of completion; at most a small window is in flight.
+
+    ``guard``: the limits under which samples are computed; ``None``: in the same process, without any.
+    ``decode_threads``: how many threads of a worker decode ahead of its device.
+    """
+
+    guard: Guard | None
+    decode_threads: int
 
     def map(self, function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
         """Apply ``function`` to each piece of ``work``."""
@@ -40,6 +49,11 @@ class Engine(Protocol):
 
 class Serial:
     """Everything in this process, one after the other."""
+
+    guard: Guard | None = None
+
+    def __init__(self, decode_threads: int = 0) -> None:
+        self.decode_threads = decode_threads
 
     def map(self, function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
         """Apply ``function`` to each piece of ``work``, in order."""
@@ -67,18 +81,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_engine(
-    kind: Literal["serial", "dask"], workers: int | Literal["auto"], folder: Path
-) -> AbstractContextManager[Engine]:
+def open_engine(settings: Settings, device: str, folder: Path) -> AbstractContextManager[Engine]:
     """Open an engine; closing it stops its workers. ``folder`` holds the user's own steps, where there are any."""
-    if kind == "serial":
-        return _serial(folder)
-    from pipeline.execute.cluster import local_cluster
+    threads = settings.decode_threads
+    if settings.kind == "serial":
+        return _serial(folder, 0 if threads == "auto" else threads)
+    from pipeline.execute.cluster import local_cluster, remote_cluster
 
-    return local_cluster(cores() if workers == "auto" else workers, folder)
+    if settings.scheduler is not None:
+        return remote_cluster(settings, device, folder)
+    return local_cluster(settings, device, folder)
 
 
 @contextmanager
-def _serial(folder: Path) -> Iterator[Engine]:
+def _serial(folder: Path, decode_threads: int) -> Iterator[Engine]:
     with importable(folder):
-        yield Serial()
+        yield Serial(decode_threads)

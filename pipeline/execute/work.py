@@ -52,6 +52,21 @@ class FeatureWork:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Guard:
+    """What keeps a bad sample from harming others: rows are computed in a child process with limits.
+
+    ``folder`` is the catalog's, which the user's own steps are imported from; ``environment`` is set for the child;
+    ``sample_seconds`` is what decoding a sample, or one feature of it, may take; ``memory`` is what the process may
+    hold, in bytes.
+    """
+
+    folder: str
+    environment: Mapping[str, str]
+    sample_seconds: float
+    memory: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShardWork:
     """One shard of a run. ``roster``: sample id -> (split, label) of every sample in the shard."""
 
@@ -63,8 +78,10 @@ class ShardWork:
     samples: tuple[SampleWork, ...]
     features: tuple[FeatureWork, ...]
     device: str
-    killers: Mapping[str, str] = field(default_factory=dict)
-    """Samples that kill the process that computes them -> what is known of it (``pipeline.execute.isolate``)."""
+    decode_threads: int = 0
+    """Threads that decode ahead of the device; 0: none."""
+    guard: Guard | None = None
+    """Limits of the child process that computes; ``None``: this process computes, without limits."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -87,7 +104,11 @@ class ShardReport:
     removed: list[ShardFile] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     computed: dict[str, int] = field(default_factory=dict)
-    """Feature -> rows computed."""
+    """Feature -> samples computed."""
+    rows: dict[str, int] = field(default_factory=dict)
+    """Feature -> rows of their sequences."""
+    masked: dict[str, int] = field(default_factory=dict)
+    """Feature -> those of them that are not valid."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage -> seconds of one worker: decode, prepare and extract, write."""
     spent: dict[str, Spent] = field(default_factory=dict)
@@ -100,8 +121,9 @@ class ShardReport:
         self.removed += other.removed
         self.failures += other.failures
         self.notices += other.notices
-        for feature, rows in other.computed.items():
-            self.computed[feature] = self.computed.get(feature, 0) + rows
+        for mine, theirs in ((self.computed, other.computed), (self.rows, other.rows), (self.masked, other.masked)):
+            for feature, count in theirs.items():
+                mine[feature] = mine.get(feature, 0) + count
         for stage, seconds in other.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         for part, spent in other.spent.items():

@@ -97,6 +97,16 @@ class Source:
         with self._os_errors(), self.open() as stream:
             return stream.read(count)
 
+    def describe(self) -> str:
+        """Say in a few words what the file is, by its size and first bytes; nothing is decoded."""
+        try:
+            with self._os_errors(), self.open() as stream:
+                size = stream.seek(0, 2)
+                stream.seek(0)
+                return f"{self.uri}: {size} bytes, looks like {looks_like(stream.read(64))}"
+        except SampleError as error:
+            return error.message
+
     def error(self, reason: Reason, message: str) -> SampleError:
         """Make a ``SampleError`` that names this file."""
         return SampleError(reason, f"{self.uri}: {message}")

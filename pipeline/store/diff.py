@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pipeline.content import fixed_binary
 from pipeline.keys import digest, explain
 from pipeline.store.shard import sequence_at
-from pipeline.store.snapshot import ALIGNED_PREFIX, ShardFile, Snapshot
+from pipeline.store.snapshot import ShardFile, Snapshot
 
 _KEYS = ("sample_id", "view", "split", "label", "content", "recipe")
 _SEQUENCE = ("start_ns", "end_ns", "valid", "values")

@@ -21,6 +21,8 @@ SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
         pa.field("message", pa.string(), nullable=False),
         pa.field("traceback", pa.string(), nullable=False),
+        pa.field("attempt", pa.int32(), nullable=False, metadata={"description": "how often it has failed by now"}),
+        pa.field("media", pa.string(), nullable=False, metadata={"description": "the file: its size and looks"}),
         pa.field("content", pa.binary(DIGEST_BYTES), nullable=False),
         pa.field("recipe", pa.binary(DIGEST_BYTES), nullable=False),
         pa.field("run_id", pa.string(), nullable=False),
@@ -40,6 +42,8 @@ class Failure:
     reason: str
     message: str
     traceback: str = ""
+    attempt: int = 1
+    media: str = ""
     content: bytes = _NOTHING
     recipe: bytes = _NOTHING
     run_id: str = ""

@@ -19,6 +19,10 @@ from features.types import FeatureSequence
 
 METADATA_KEY = b"gristmill"
 DIGEST_BYTES = 16
+ALIGNED_PREFIX = "aligned."
+"""Before a feature's name: its rows on the common timeline."""
+VIEWS_PREFIX = "views."
+"""Before a feature's name: its augmented views, planned and stored like a feature of their own."""
 
 
 def _list(item: pa.DataType) -> pa.DataType:

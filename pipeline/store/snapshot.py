@@ -32,18 +32,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.errors import StoreError
 from pipeline.store.files import Stamped, open_files
-from pipeline.store.shard import ALIGNED_SCHEMA, DIGEST_BYTES, ROW_SCHEMA
+from pipeline.store.shard import ALIGNED_PREFIX, ALIGNED_SCHEMA, DIGEST_BYTES, ROW_SCHEMA
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-ALIGNED_PREFIX = "aligned."
 REMOVED = "_gc"
 KEYS_SCHEMA = pa.schema(
     [
@@ -114,7 +114,7 @@ class Snapshot:
         return tuple(sorted(name[len(ALIGNED_PREFIX) :] for name in names))
 
     def dim(self, feature: str) -> int | None:
-        """Width of the rows of a feature, or of ``aligned.<feature>``, which may differ; ``None`` where it is unknown."""
+        """Width of the rows of a feature, or of ``aligned.<feature>``, which may differ; ``None``: unknown."""
         dims: Mapping[str, int] = self.info["dims"]
         return dims.get(feature, dims.get(feature.removeprefix(ALIGNED_PREFIX)))
 
@@ -145,7 +145,7 @@ class Snapshot:
         return files
 
     def keys(self, feature: str) -> pa.Table:
-        """Shard, sample, split, label, content and recipe of all rows of a feature, in no particular order.
+        """Shard, sample, split, label, content and recipe of each sample of a feature, in no particular order.
 
         Files never change, so what is read of one is remembered (``_cache/keys-<feature>.parquet``): files that were
         there the last time are not opened again. Raises ``StoreError`` for a feature without rows.
@@ -159,7 +159,7 @@ class Snapshot:
             return known
         known = known.filter(pc.is_in(known["file"], value_set=pa.array(paths, pa.string())))
         read = self.store.read_files(fresh, KEYS_SCHEMA.names[1:])
-        tables = [_with_file(path, table) for path, table in zip(fresh, read, strict=True)]
+        tables = [_with_file(path, _one_a_sample(table)) for path, table in zip(fresh, read, strict=True)]
         known = pa.concat_tables([known, *tables])
         files = pc.cast(known["file"], pa.string()).combine_chunks().dictionary_encode()
         known = known.set_column(0, KEYS_SCHEMA.field("file"), files).combine_chunks()
@@ -438,6 +438,15 @@ class DatasetStore:
                 f"{file.path}: cannot be published: got {size} bytes, {rows} rows, columns {names}; "
                 f"allowed: {file.size} bytes, {file.rows} rows, columns {allowed}"
             )
+
+
+def _one_a_sample(table: pa.Table) -> pa.Table:
+    """The first row of each sample: its views have the same keys, and are sorted behind one another."""
+    ids = table["sample_id"].combine_chunks()
+    if len(ids) < 2 or pc.count_distinct(ids).as_py() == len(ids):
+        return table
+    first = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    return table.filter(pa.array(np.concatenate([[True], first])))
 
 
 def _with_file(path: str, table: pa.Table) -> pa.Table:

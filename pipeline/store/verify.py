@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from features.errors import StoreError
 from pipeline.content import fixed_binary
 from pipeline.events import SILENT, Events
-from pipeline.store.shard import ALIGNED_SCHEMA, METADATA_KEY, ROW_SCHEMA, table_metadata
-from pipeline.store.snapshot import ALIGNED_PREFIX, ShardFile, Snapshot, file_digest
+from pipeline.store.shard import ALIGNED_PREFIX, ALIGNED_SCHEMA, METADATA_KEY, ROW_SCHEMA, table_metadata
+from pipeline.store.snapshot import ShardFile, Snapshot, file_digest
 
 _WORKERS = min(8, os.cpu_count() or 1)
 _KEPT = ("shard", "sample_id", "view", "split", "label", "length", "recipe")
@@ -240,6 +240,9 @@ class _Books:
         unknown = np.any([lengths == _UNKNOWN for lengths in plain.values()], axis=0)
         for name, stream in self._info["streams"].items():
             expected = pc.is_valid(self._samples[f"{stream}_uri"]).to_numpy(zero_copy_only=False)
+            splits = self._info["views"].get(name, {}).get("splits")
+            if splits is not None:
+                expected &= pc.is_in(self._samples["split"], value_set=pa.array(splits)).to_numpy()
             deferred = self._info["counts"]["deferred"].get(name, 0)
             yield from self._account(name, expected, f"the sample has no {stream}", deferred)
             stored = ALIGNED_PREFIX + name

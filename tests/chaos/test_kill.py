@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from features.errors import RunFailedError
-from pipeline.execute.cluster import local_cluster
+from pipeline.catalog.models import Engine as Settings
+from pipeline.execute.engine import open_engine
 
 SCRIPT = Path(__file__).with_name("kill.py")
 
@@ -47,7 +48,10 @@ def die(piece: Piece) -> int:
 def test_a_shard_that_always_kills_its_worker_is_named() -> None:
     poison = Piece(7, dict.fromkeys("fedcba"))
     with (
-        local_cluster(1, Path(__file__).parent) as engine,
-        pytest.raises(RunFailedError, match=r"died 3 times while it held shard 7 \(a, b, c, d, e and 1 more\): killed"),
+        open_engine(Settings(workers=1, device="cpu"), "cpu", Path(__file__).parent) as engine,
+        pytest.raises(
+            RunFailedError,
+            match=r"5 worker processes died while they held shard 7 \(a, b, c, d, e and 1 more\): killed",
+        ),
     ):
         list(engine.map(die, [poison]))

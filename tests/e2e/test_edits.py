@@ -149,7 +149,7 @@ class Level:
     dim: ClassVar[int] = 1
 
     def fit(self, corpus):
-        return {"mean": np.array([np.mean([len(s.text) for found in corpus for s in found.medium.segments])], np.float32)}
+        return {"mean": np.array([np.mean([len(s.text) for e in corpus for s in e.medium.segments])], np.float32)}
 
     def with_state(self, state):
         return Fitted(state["mean"])

@@ -21,7 +21,7 @@ Values = Sequence[Sequence[float]]
 
 def recipe(gain: float = 1) -> dict[str, Any]:
     """A recipe of one step with one option."""
-    step = {"step": "mill", "options": {"gain": gain}, "code": "00", "libraries": {}}
+    step = {"step": "mill", "options": {"gain": gain}, "code": "00", "libraries": {}, "weights": None}
     return {"steps": [step], "state": None}
 
 
@@ -102,6 +102,7 @@ class Made:
             "fitted": {},
             "dims": dict.fromkeys(plain, width),
             "grid": None,
+            "views": {},
             "streams": dict.fromkeys(plain, "text"),
             "counts": {
                 "samples": len(samples),

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from features.align.pool import POLICIES, Pooling
 from features.errors import CatalogError
-from features.registry import EXTRACTORS, PREPARE
+from features.registry import AUGMENT, EXTRACTORS, PREPARE
 from pipeline.catalog import (
     Catalog,
     CsvSource,
@@ -36,7 +36,17 @@ from pipeline.catalog.align_models import (
     PolicySpec,
     SignalSpec,
 )
-from pipeline.catalog.models import SOURCES, CatalogFile, Columns, DataSetFile, Engine, FeatureSpec, Train
+from pipeline.catalog.models import (
+    SOURCES,
+    CatalogFile,
+    Columns,
+    DataSetFile,
+    Engine,
+    FeatureSpec,
+    Tls,
+    Train,
+    Views,
+)
 from pipeline.catalog.problems import dotted
 from pipeline.catalog.yaml_lines import Document
 from pipeline.scan.candidates import EXTENSIONS
@@ -443,7 +453,7 @@ def test_no_data_sets_and_no_features(write: Write) -> None:
         ("{extractor: ''}", ".extractor: got '', allowed: text that is not empty"),
         (
             "{extract: x}",
-            ".extract: unknown key 'extract'; allowed: extractor, options, prepare; did you mean 'extractor'",
+            ".extract: unknown key 'extract'; allowed: extractor, options, prepare, views; did you mean 'extractor'",
         ),
         ("7", ": got 7, allowed: a mapping (key: value)"),
     ],
@@ -745,7 +755,8 @@ def test_the_errors_of_the_reference_are_real(write: Write) -> None:
 
 
 ALIGN = [Align, Grid, Intervals, PolicySpec, Clock, Estimate, SignalSpec, Durations]
-MODELS = [CatalogFile, DataSetFile, Engine, Splits, FeatureSpec, *ALIGN, Train, Columns, *SOURCES.values()]
+PARTS = [Engine, Tls, Splits, FeatureSpec, Views, Train, Columns]
+MODELS = [CatalogFile, DataSetFile, *PARTS, *ALIGN, *SOURCES.values()]
 
 
 def test_the_reference_has_every_key_step_and_extension() -> None:
@@ -753,7 +764,7 @@ def test_the_reference_has_every_key_step_and_extension() -> None:
     keys = {field.alias or key for model in MODELS for key, field in model.model_fields.items()}
     extensions = {extension for every in EXTENSIONS.values() for extension in every}
     policies = set(POLICIES)
-    for name in sorted(keys | extensions | policies | EXTRACTORS.keys() | PREPARE.keys()):
+    for name in sorted(keys | extensions | policies | EXTRACTORS.keys() | PREPARE.keys() | AUGMENT.keys()):
         assert f"`{name}`" in text, name
 
 

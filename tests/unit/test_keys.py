@@ -106,7 +106,7 @@ class Twist:
 
 
 def recipe(**options: Any) -> dict[str, Any]:
-    chain: Any = SimpleNamespace(steps=(Twist(**options),))
+    chain: Any = SimpleNamespace(steps=(Twist(**options),), augment=())
     return keys.recipe(chain)
 
 
@@ -133,7 +133,7 @@ def test_an_unknown_library_is_an_error() -> None:
         numerics: ClassVar[tuple[str, ...]] = ("no-such-distribution",)
 
     with pytest.raises(LookupError, match="no installed distribution is called 'no-such-distribution'"):
-        keys.recipe(SimpleNamespace(steps=(Odd(),)))  # type: ignore[arg-type]
+        keys.recipe(SimpleNamespace(steps=(Odd(),), augment=()))  # type: ignore[arg-type]
 
 
 def test_digest_tells_where_parts_end() -> None:

@@ -1,0 +1,122 @@
+"""The child process that computes shards for ``pipeline.execute.guard``: it may crash, hang or run out of memory.
+
+Started as ``python -m pipeline.execute.child FD``; ``FD`` is its end of a pipe. It is sent work and answers with what
+happens, as it happens, so that its parent has every finished row and knows which samples are at work.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from features.types import FeatureSequence
+from pipeline.catalog.steps import importable
+from pipeline.execute.compute import compute
+from pipeline.execute.work import ShardWork
+from pipeline.store.quarantine import Failure
+
+
+class Teller:
+    """A ``Watch`` that tells its parent."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def tell(self, *message: Any) -> None:
+        """Send one message: its kind, then what it says."""
+        self._pipe.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+
+    def begin(self, feature: str, sample_ids: Sequence[str]) -> None:
+        """Tell which samples are at work."""
+        self.tell("begin", feature, tuple(sample_ids))
+
+    def end(self) -> None:
+        """Tell that they are not any more."""
+        self.tell("end")
+
+    def row(self, feature: str, sample_id: str, view: int, sequence: FeatureSequence) -> None:
+        """Hand a finished row over."""
+        self.tell("row", feature, sample_id, view, sequence)
+
+    def failed(self, failure: Failure) -> None:
+        """Tell of a failure."""
+        self.tell("failed", failure)
+
+
+def main(fd: int) -> None:
+    """Compute whatever is sent, until the parent closes the pipe or dies."""
+    _die_with_parent()
+    faulthandler.enable()
+    pipe = Connection(fd)
+    teller = Teller(pipe)
+    _use_one_thread()
+    while True:
+        try:
+            content = pipe.recv_bytes()
+        except EOFError:
+            return
+        folder, memory, work = pickle.loads(content)  # noqa: S301  # from our own parent, through its own pipe
+        _limit_memory(memory)
+        with importable(Path(folder)):
+            try:
+                piece: ShardWork = pickle.loads(work)  # noqa: S301  # as above
+                tally = compute(piece, teller)
+            except Exception as error:  # noqa: BLE001  # no sample's fault: the parent raises it
+                teller.tell("raised", _portable(error))
+            else:
+                teller.tell("done", tally)
+
+
+def _use_one_thread() -> None:
+    """Workers are one a core: a library with threads of its own would fight its neighbours for theirs."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _limit_memory(memory: int) -> None:
+    """Let allocations fail above ``memory`` bytes, so that most samples that want too much get an exception.
+
+    0: no limit here (a CUDA context maps more than it uses). What slips through is seen by the parent.
+    """
+    try:
+        import resource
+    except ImportError:  # no POSIX
+        return
+    if memory and sys.platform == "linux":
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        limit = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _die_with_parent() -> None:
+    """On Linux the kernel ends this process when its parent dies; elsewhere the closed pipe does."""
+    if sys.platform == "linux":
+        import ctypes
+
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            sys.exit(0)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its words where it cannot travel."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # made here
+    except Exception:  # noqa: BLE001  # whatever keeps it from travelling
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
