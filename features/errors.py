@@ -28,6 +28,7 @@ class Reason(StrEnum):
     NO_VIDEO_TRACK = "no_video_track"
     NO_AUDIO_TRACK = "no_audio_track"
     BAD_TIMESTAMPS = "bad_timestamps"
+    STREAMS_DISAGREE = "streams_disagree"
     BAD_ENCODING = "bad_encoding"
     SILENT = "silent"
     NON_FINITE = "non_finite"

@@ -22,6 +22,7 @@ import pyarrow as pa
 from features.errors import RunFailedError
 from features.types import FeatureSequence
 from pipeline import align as alignment
+from pipeline.align_rows import Setting
 from pipeline.catalog import Catalog
 from pipeline.content import Digests
 from pipeline.events import SILENT, Events
@@ -287,9 +288,9 @@ class _Adoption(Run):
 
     def _aligned(self, stale: Standing) -> Iterator[tuple[str, npt.NDArray[np.int64], Digests]]:
         """(aligned feature, its rows that are current, their content under the new digests)."""
-        options = self.dataset.align
-        if options is None:
+        if self.dataset.align is None:
             return
+        setting, outside = Setting.of(self.dataset.align, self.dataset.features), self._outside()
         inputs, present = {}, {}
         for name, feature in self.planned.originals.items():
             frozen = replace(feature, standing=self._standing(name))
@@ -297,21 +298,21 @@ class _Adoption(Run):
             has[frozen.standing.rows] = True
             present[name] = has
             inputs[name] = (has, frozen.stored_content, frozen.stored_recipes)
-        was = alignment.contents(inputs)
+        was = alignment.recipes_and_contents(setting, inputs, outside)
         has, contents, recipes = inputs[self._name]
         recipes = recipes.copy()
         recipes[stale.rows] = np.frombuffer(self._feature.recipe_digest, dtype=np.uint8)
-        will = alignment.contents(inputs | {self._name: (has, contents, recipes)})
+        will = alignment.recipes_and_contents(setting, inputs | {self._name: (has, contents, recipes)}, outside)
         anything = np.logical_or.reduce(list(present.values()))
         for name, feature in self.planned.originals.items():
-            recipe = alignment.recipe(options.grid, options.policies.get(name, options.default))
-            wanted = Wanted(feature.wanted.chain, recipe, was, anything)
+            (recipe, before), (_, after) = was[name], will[name]
+            wanted = Wanted(feature.wanted.chain, recipe, before, anything)
             stored = ALIGNED_PREFIX + name
             plan = plan_feature(stored, self.base, self.planned.samples, wanted)
             current = np.isin(plan.status, (Status.UNCHANGED, Status.RELABEL))
-            rows = np.flatnonzero(current & (was != will).any(axis=1))
+            rows = np.flatnonzero(current & (before != after).any(axis=1))
             if len(rows):
-                yield stored, rows, will[rows]
+                yield stored, rows, after[rows]
 
     def _info(self, stale: Standing, proof: Mapping[str, Any], largest: Difference | None) -> dict[str, Any]:
         """The last snapshot's own, but for the feature's recipes and what was done here."""

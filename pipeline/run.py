@@ -23,11 +23,11 @@ import pyarrow.compute as pc
 
 from features.base import Example, NeedsFit
 from features.errors import RunFailedError, StoreError
-from features.time import seconds_to_ns
 from features.types import Stream
 from pipeline import align as alignment
 from pipeline import keys
 from pipeline.accounts import Accounts
+from pipeline.align_rows import Setting
 from pipeline.catalog import Catalog, DataSet
 from pipeline.catalog.steps import importable
 from pipeline.chain import Chain
@@ -57,7 +57,8 @@ from pipeline.store import ALIGNED_PREFIX, VIEWS_PREFIX, DatasetStore, ShardFile
 from pipeline.store.lease import Lease, acquire
 from pipeline.store.quarantine import Failure, to_table
 from pipeline.store.releases import open_snapshot
-from pipeline.work import Place, Timeline, align_work, shard_work
+from pipeline.timelines import Outside, outside
+from pipeline.work import Place, align_work, input_files, shard_work
 
 W = TypeVar("W", ShardWork, alignment.AlignWork)
 
@@ -351,49 +352,62 @@ class Run:
         if self.dataset.align is None:
             return
         with self._timed("align"):
-            self._alignment = plans = self._plan_alignment()
+            setting = Setting.of(self.dataset.align, self.dataset.features)
+            outside = self._outside()
+            self._alignment = plans = self._plan_alignment(setting, outside)
             aligned = Plan(self._compared, self.planned.samples, plans)
             shards = aligned.shards_to_write
             rows = aligned.to_compute
             if shards:
-                with self._open_engine(0) as engine:
+                inputs = input_files(aligned, self.extracted)
+                size = sum(file.size for (_, shard), file in inputs.items() if shard in shards)
+                with self._open_engine(rows if size >= alignment.WORTH_WORKERS else 0) as engine:
                     self.events.started("align", rows, "rows")
-                    work = self._align_work(aligned, shards)
+                    work = align_work(aligned, shards, self._place, setting, outside, inputs)
                     for report in self._finished_or_run(engine, alignment.align_shard, work):
                         self.aligned += report
                         self.events.advanced("align", sum(report.computed.values()))
                     self.events.finished("align")
             self.report.spent |= self.aligned.spent
+            self.report.notices += self.aligned.notices + list(outside.notes if outside is not None else ())
             self.report.aligned_rows_written = sum(self.aligned.computed.values())
             self.report.aligned_samples = max((int(plan.wanted.present.sum()) for plan in plans.values()), default=0)
 
-    def _plan_alignment(self) -> dict[str, FeaturePlan]:
-        options = self.dataset.align
-        assert options is not None  # noqa: S101  # narrowed for mypy: align() has checked it
+    def _outside(self) -> Outside | None:
+        """What timelines are made of besides features: texts, or a table."""
+        return outside(
+            self.dataset,
+            self.found.samples,
+            self.store,
+            self._digests,
+            verify=self.verify_content,
+            events=self.events,
+        )
+
+    def _plan_alignment(self, setting: Setting, outside: Outside | None) -> dict[str, FeaturePlan]:
         present = self._present()
         inputs = {
             name: (present[name], feature.stored_content, feature.stored_recipes)
             for name, feature in self.planned.originals.items()
         }
-        contents = alignment.contents(inputs)
         anything = np.logical_or.reduce(list(present.values()))
         plans = {}
-        for name, feature in self.planned.originals.items():
-            recipe = alignment.recipe(options.grid, options.policies.get(name, options.default))
-            wanted = Wanted(feature.wanted.chain, recipe, contents, anything)
+        for name, (recipe, contents) in alignment.recipes_and_contents(setting, inputs, outside).items():
+            wanted = Wanted(self.dataset.features[name], recipe, contents, anything)
             stored = ALIGNED_PREFIX + name
             plans[stored] = plan_feature(stored, self._compared, self.planned.samples, wanted)
         return plans
 
-    def _align_work(self, plan: Plan, shards: Mapping[int, set[str]]) -> Iterator[alignment.AlignWork]:
-        options = self.dataset.align
-        assert options is not None  # noqa: S101  # narrowed for mypy: align() has checked it
-        timeline = Timeline(
-            step_ns=seconds_to_ns(options.grid),
-            policies={name: options.policies.get(name, options.default) for name in self.planned.originals},
-            dims={name: self.dataset.features[name].extractor.dim for name in self.planned.originals},
-        )
-        return align_work(plan, shards, self._place, timeline, self.extracted)
+    @property
+    def _aligned_dims(self) -> dict[str, int]:
+        """Width of the aligned rows of each feature."""
+        align = self.dataset.align
+        if align is None:
+            return {}
+        return {
+            ALIGNED_PREFIX + name: align.pooling(name).width(self.dataset.features[name].extractor.dim)
+            for name in self.planned.originals
+        }
 
     def publish(self) -> RunReport:
         """Check the counts and commit everything at once; nothing is published when nothing changed."""
@@ -478,8 +492,8 @@ class Run:
             "quarantine": self.store.write_table("quarantine", to_table(failures)),
             "recipes": recipes,
             "fitted": self._fitted_before() | self._fitted,
-            "dims": {name: chain.extractor.dim for name, chain in self.dataset.features.items()},
-            "grid": None if self.dataset.align is None else self.dataset.align.grid,
+            "dims": {name: chain.extractor.dim for name, chain in self.dataset.features.items()} | self._aligned_dims,
+            "timeline": None if self.dataset.align is None else self.dataset.align.timeline,
             "views": {
                 name: {"count": self.dataset.features[name].count, "splits": list(splits)}
                 for name, splits in self.dataset.view_splits.items()

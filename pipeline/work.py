@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from features.align.pool import Policy
 from features.time import Span
 from pipeline.align import AlignWork
+from pipeline.align_rows import Setting
 from pipeline.execute.work import FeatureWork, SampleWork, ShardReport, ShardWork
 from pipeline.plan import COMPUTED, FeaturePlan, Plan, sample_rows
 from pipeline.state import StateRef
-from pipeline.store import ALIGNED_PREFIX
+from pipeline.store import ALIGNED_PREFIX, ShardFile
+from pipeline.timelines import Outside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +27,6 @@ class Place:
     store: str
     dataset: str
     run_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timeline:
-    """How features are aligned: intervals of ``step_ns``, and by feature its policy and its width."""
-
-    step_ns: int
-    policies: Mapping[str, Policy]
-    dims: Mapping[str, int]
 
 
 def shard_work(
@@ -74,39 +66,50 @@ def shard_work(
 
 
 def align_work(
-    plan: Plan, shards: Mapping[int, set[str]], place: Place, timeline: Timeline, extracted: ShardReport
+    plan: Plan,
+    shards: Mapping[int, set[str]],
+    place: Place,
+    setting: Setting,
+    outside: Outside | None,
+    inputs: Mapping[tuple[str, int], ShardFile],
 ) -> Iterator[AlignWork]:
-    """The alignment work of ``shards``, on the files that the base has and those that were just extracted."""
+    """The alignment work of ``shards``, on the files ``inputs`` (``input_files``); ``outside``: see there."""
     samples, base_files = plan.samples, plan.base_files
-    current = {key: file for key, file in base_files.items() if not file.feature.startswith(ALIGNED_PREFIX)}
-    for file in extracted.removed:
-        current.pop((file.feature, file.shard))
-    current |= {(file.feature, file.shard): file for file in extracted.files}
+    given = {} if outside is None else outside.given
     for shard, rows in _rows_by_shard(samples, shards):
         compute, keep, contents = {}, {}, {}
         for stored in sorted(shards[shard]):
             feature, name = plan.features[stored], stored.removeprefix(ALIGNED_PREFIX)
-            found = _contents(samples, feature, rows[np.isin(feature.status[rows], COMPUTED)])
-            contents.update(found)
-            compute[name] = frozenset(found)
+            contents[name] = _contents(samples, feature, rows[np.isin(feature.status[rows], COMPUTED)])
+            compute[name] = frozenset(contents[name])
             keep[name] = frozenset(_ids(samples, rows[feature.kept[rows]]))
+        found = list(sample_rows(samples, rows))
+        texts = {row["sample_id"]: row["uris"]["text"] for row in found if "text" in row["uris"]}
         yield AlignWork(
             store=place.store,
             dataset=place.dataset,
             run_id=place.run_id,
             shard=shard,
             roster=_roster(samples, rows),
-            spans={row["sample_id"]: span_of(row) for row in sample_rows(samples, rows)},
-            inputs={name: current.get((name, shard)) for name in timeline.dims},
-            dims=timeline.dims,
-            step_ns=timeline.step_ns,
-            policies=timeline.policies,
+            spans={row["sample_id"]: span_of(row) for row in found},
+            inputs={name: inputs.get((name, shard)) for name in setting.dims},
+            setting=setting,
+            texts=texts if setting.align.text is not None else {},
+            given={row["sample_id"]: given[row["sample_id"]] for row in found if row["sample_id"] in given},
             recipes={name: plan.features[ALIGNED_PREFIX + name].recipe_digest for name in compute},
             contents=contents,
             compute=compute,
             keep=keep,
             base={name: base_files.get((ALIGNED_PREFIX + name, shard)) for name in compute},
         )
+
+
+def input_files(plan: Plan, extracted: ShardReport) -> dict[tuple[str, int], ShardFile]:
+    """(feature, shard) -> the file to align: that of the base, or the one that was just extracted."""
+    current = {key: file for key, file in plan.base_files.items() if not file.feature.startswith(ALIGNED_PREFIX)}
+    for file in extracted.removed:
+        current.pop((file.feature, file.shard))
+    return current | {(file.feature, file.shard): file for file in extracted.files}
 
 
 def span_of(row: Mapping[str, Any]) -> Span | None:

@@ -1,4 +1,4 @@
-"""Bring the rows of a sequence to the intervals of a timeline.
+"""Bring the rows of sequences to the intervals of timelines.
 
 What each policy makes of one interval, of valid rows only:
 
@@ -7,32 +7,40 @@ What each policy makes of one interval, of valid rows only:
 - ``sum``: what of them falls into it, each row spread evenly over its own time: neighbouring intervals add up to what
   one long interval gets. A row at ``ALWAYS`` has no time to be spread over and counts whole in every interval;
 - ``first``, ``last``: of the rows that overlap it, the first or last in the order of the sequence (by start);
+- ``histogram``: how many of the rows that overlap it have their largest number in each column (the first of equal
+  ones): D columns of counts. With ``bins``, edges ``e0 < e1 < .. < eB``: how many have a number in ``[e0, e1)``, ..,
+  ``[eB-1, eB]`` (the last one closed), of each column after the other: D * B columns; a number outside counts nowhere.
+  A row counts whole in every interval that it overlaps;
 - ``nearest``: the row whose centre is nearest to the interval's centre, the earlier of two that are equally near;
 - ``linear``: the interval's centre on the line between the centres of the rows before and after it; before the first
   centre and after the last one, that row.
 
-The first five give nothing where no valid row overlaps. ``nearest`` and ``linear`` sample a signal, so they bridge the
+The first six give nothing where no valid row overlaps. ``nearest`` and ``linear`` sample a signal, so they bridge the
 gaps between the first and the last valid row; there coverage is 0 and says that the values were read off neighbours.
+With a ``tolerance_ns``, ``nearest`` goes as far from the interval's centre as that, to the next edge of the row (0 away
+where the row holds at the centre), within the rows and beyond them, and no farther.
+
 An instant, row or interval, is one nanosecond long (``features.align.timeline``); a centre is rounded down to a whole
-nanosecond.
+nanosecond. Sums are taken in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Any, Literal, TypeAlias, get_args
+from functools import cached_property
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from features.align.timeline import extent, grid, occupied_end_ns
-from features.errors import Reason, SampleError
-from features.time import ALWAYS, Span
+from features.align import kernels
+from features.align.kernels import compiled
+from features.align.timeline import Edges, is_timed, occupied_end_ns
 from features.types import FeatureSequence
 
-Policy: TypeAlias = Literal["mean", "max", "sum", "first", "last", "nearest", "linear"]
+Policy: TypeAlias = Literal["mean", "max", "sum", "first", "last", "nearest", "linear", "histogram"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 Float32: TypeAlias = npt.NDArray[np.float32]
@@ -41,9 +49,86 @@ Int64: TypeAlias = npt.NDArray[np.int64]
 Bool: TypeAlias = npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Pooling:
+    """A policy and its options: ``tolerance_ns`` of ``nearest``, ``bins`` (edges, ascending) of ``histogram``."""
+
+    policy: Policy
+    tolerance_ns: int | None = None
+    bins: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise ValueError(f"pool: policy: got {self.policy!r}, allowed: {', '.join(POLICIES)}")
+        if self.tolerance_ns is not None and (self.policy != "nearest" or self.tolerance_ns < 0):
+            raise ValueError(f"pool: tolerance_ns: got {self.tolerance_ns}, allowed: >= 0, for nearest only")
+        if self.bins is not None:
+            ascend = all(left < right for left, right in zip(self.bins[:-1], self.bins[1:], strict=True))
+            if self.policy != "histogram" or len(self.bins) < 2 or not ascend or not all(map(math.isfinite, self.bins)):
+                raise ValueError(
+                    f"pool: bins: got {list(self.bins)}, allowed: two or more ascending edges, for histogram only"
+                )
+
+    def width(self, dim: int) -> int:
+        """Width of the result for rows of width ``dim``."""
+        return dim if self.bins is None else dim * (len(self.bins) - 1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Batch:
+    """The rows of ``S`` samples, one sequence after the other; sample ``s`` has ``splits[s]:splits[s + 1]``.
+
+    ``values`` float32 ``[R, D]``; ``start_ns``, ``end_ns`` int64 ``[R]``, ascending by start within a sample; ``valid``
+    bool ``[R]``; ``splits`` int64 ``[S + 1]``.
+    """
+
+    values: Float32
+    start_ns: Int64
+    end_ns: Int64
+    valid: Bool
+    splits: Int64
+
+    @classmethod
+    def of(cls, sequences: Sequence[FeatureSequence]) -> Batch:
+        """Lay sequences of one width (at least one) side by side."""
+        return cls(
+            values=np.concatenate([sequence.values for sequence in sequences]),
+            start_ns=np.concatenate([sequence.start_ns for sequence in sequences]),
+            end_ns=np.concatenate([sequence.end_ns for sequence in sequences]),
+            valid=np.concatenate([sequence.valid for sequence in sequences]),
+            splits=splits_of([len(sequence) for sequence in sequences]),
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Timelines:
+    """The intervals of ``S`` samples, one timeline after the other, each ascending by start; as in ``Batch``."""
+
+    start_ns: Int64
+    end_ns: Int64
+    splits: Int64
+
+    @classmethod
+    def of(cls, timelines: Sequence[Edges]) -> Timelines:
+        """Lay timelines side by side."""
+        nothing = np.zeros(0, dtype=np.int64)
+        return cls(
+            start_ns=np.concatenate([nothing, *(start for start, _ in timelines)]),
+            end_ns=np.concatenate([nothing, *(end for _, end in timelines)]),
+            splits=splits_of([len(start) for start, _ in timelines]),
+        )
+
+
+def splits_of(lengths: Sequence[int] | Int64) -> Int64:
+    """Return where parts of these lengths begin when they lie one after the other, and where the last one ends."""
+    splits = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=splits[1:])
+    return splits
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pooled:
-    """What the ``n`` intervals of a timeline get.
+    """What ``n`` intervals get.
 
     ``values`` float32 ``[n, D]``, zeros where not ``valid``; ``valid`` bool ``[n]``; ``coverage`` float32 ``[n]`` in
     [0, 1]: the share of the interval in which there is a valid row.
@@ -54,135 +139,211 @@ class Pooled:
     coverage: Float32
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Aligned:
-    """One modality on the common timeline: ``sequence`` carries its times, ``coverage`` is float32 ``[n]``."""
+def pool_batch(batch: Batch, timelines: Timelines, policy: Policy | Pooling) -> Pooled:
+    """Bring each sample of ``batch`` to its own timeline, all of them in one pass.
 
-    sequence: FeatureSequence
-    coverage: Float32
-
-
-def pool(sequence: FeatureSequence, start_ns: Int64, end_ns: Int64, policy: Policy) -> Pooled:
-    """Bring ``sequence`` to the timeline ``start_ns, end_ns`` (int64 ``[n]``, both ascending).
-
-    Rows may overlap, repeat, leave gaps and end in any order. Sums are taken in float64. Raises ``ValueError`` for an
-    unknown policy and for arrays that are not a timeline.
+    Rows and intervals may overlap, repeat, leave gaps and end in any order. Memory is that of the result and of a few
+    numbers for each row. Raises ``ValueError`` for an unknown policy, for what is not in order of start, and where an
+    interval ends before it starts.
     """
-    if policy not in _POOLERS:
-        raise ValueError(f"pool: policy: got {policy!r}, allowed: {', '.join(POLICIES)}")
-    _check_timeline(start_ns, end_ns)
-    task = _Task(sequence, start_ns, occupied_end_ns(start_ns, end_ns))
-    values, valid = _POOLERS[policy](task)
-    return Pooled(values=values, valid=valid, coverage=task.coverage())
+    pooling = policy if isinstance(policy, Pooling) else Pooling(policy)
+    if len(batch.splits) != len(timelines.splits):
+        got = f"got {len(batch.splits) - 1} sequences and {len(timelines.splits) - 1} timelines"
+        raise ValueError(f"pool: {got}, allowed: one timeline for each sequence")
+    _check_timelines(timelines)
+    if not _ascend(batch.start_ns, batch.splits):
+        raise ValueError("pool: rows are not in order of start_ns")
+    task = _Task(batch, timelines, pooling)
+    values, valid = _POOLERS[pooling.policy](task)
+    return Pooled(values=values, valid=valid, coverage=task.overlaps.coverage)
 
 
-def align(
-    sequences: Mapping[str, FeatureSequence | None],
-    dims: Mapping[str, int],
-    *,
-    step_ns: int,
-    policies: Mapping[str, Policy],
-    default: Policy = "mean",
-    span: Span | None = None,
-) -> dict[str, Aligned]:
-    """Bring the modalities of one sample to one grid of ``step_ns``: the same number of rows for each of them.
+def pool(sequence: FeatureSequence, start_ns: Int64, end_ns: Int64, policy: Policy | Pooling) -> Pooled:
+    """Bring one sequence to the intervals ``start_ns, end_ns`` (int64 ``[n]``), which may be in any order.
 
-    ``sequences`` holds every modality by name, ``None`` where the sample has none: its rows are all masked. ``dims`` is
-    the width of each; ``policies`` names those that are not pooled by ``default``; ``span`` is the sample's window,
-    see ``features.align.timeline.extent``. Raises ``ValueError`` for names that do not match and
-    ``SampleError(WRONG_WIDTH)`` for a sequence that is not as wide as ``dims`` says.
+    The result has their order. Raises ``ValueError`` for an unknown policy and for arrays that are no intervals.
     """
-    if sequences.keys() != dims.keys():
-        raise ValueError(f"align: dims: got {sorted(dims)}, allowed: the names of sequences, {sorted(sequences)}")
-    if unknown := sorted(policies.keys() - sequences.keys()):
-        raise ValueError(f"align: policies: got {', '.join(unknown)}, allowed: {', '.join(sorted(sequences))}")
-    start_ns, end_ns = grid(extent(sequences.values(), span), step_ns)
-    aligned = {}
-    for name, sequence in sequences.items():
-        if sequence is None:
-            sequence = FeatureSequence.empty(dims[name])  # no rows: every interval is masked
-        elif sequence.dim != dims[name]:
-            raise SampleError(Reason.WRONG_WIDTH, f"{name}: got width {sequence.dim}, allowed: {dims[name]}")
-        pooled = pool(sequence, start_ns, end_ns, policies.get(name, default))
-        aligned[name] = Aligned(
-            sequence=FeatureSequence(values=pooled.values, start_ns=start_ns, end_ns=end_ns, valid=pooled.valid),
-            coverage=pooled.coverage,
-        )
-    return aligned
-
-
-def _check_timeline(start_ns: Int64, end_ns: Int64) -> None:
     for name, array in (("start_ns", start_ns), ("end_ns", end_ns)):
         if array.dtype != np.int64 or array.ndim != 1 or len(array) != len(start_ns):
             raise ValueError(
                 f"timeline: {name}: got {array.dtype} {list(array.shape)}, allowed: int64 [n], as many each"
             )
-        if np.any(array[1:] < array[:-1]):
-            raise ValueError(f"timeline: {name} goes back, allowed: starts ascend and ends ascend")
-    if np.any(end_ns < start_ns):
+    order = None if np.all(start_ns[1:] >= start_ns[:-1]) else np.argsort(start_ns, kind="stable")
+    edges = (start_ns, end_ns) if order is None else (start_ns[order], end_ns[order])
+    pooled = pool_batch(Batch.of([sequence]), Timelines.of([edges]), policy)
+    if order is None:
+        return pooled
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return Pooled(values=pooled.values[place], valid=pooled.valid[place], coverage=pooled.coverage[place])
+
+
+def _ascend(array: Int64, splits: Int64) -> bool:
+    """Whether each part ascends."""
+    goes_back = np.flatnonzero(array[1:] < array[:-1]) + 1
+    return bool(np.isin(goes_back, splits).all())
+
+
+def _check_timelines(timelines: Timelines) -> None:
+    if not _ascend(timelines.start_ns, timelines.splits):
+        raise ValueError("timeline: start_ns goes back, allowed: intervals in order of start")
+    if np.any(timelines.end_ns < timelines.start_ns):
         raise ValueError("timeline: an interval ends before it starts, allowed: start_ns <= end_ns")
 
 
+@dataclass(frozen=True, eq=False)
+class _Overlaps:
+    """Of each interval: its candidates, its first and last valid row (-1: none), its coverage."""
+
+    begin: Int64
+    stop: Int64
+    first: Int64
+    last: Int64
+    coverage: Float32
+
+
 class _Task:
-    """The valid rows of one sequence and the intervals they are brought to; ``row`` maps back to all rows."""
+    """Rows, intervals, and what they have to do with one another."""
 
-    def __init__(self, sequence: FeatureSequence, start_ns: Int64, end_ns: Int64) -> None:
-        self.values: Float32 = np.require(sequence.values, requirements=["C", "A"])
-        self.row: Int64 = np.flatnonzero(sequence.valid).astype(np.int64)
-        self.row_start: Int64 = sequence.start_ns[self.row]
-        self.row_end = occupied_end_ns(self.row_start, sequence.end_ns[self.row])
-        self.start_ns = np.ascontiguousarray(start_ns)
-        self.end_ns = end_ns
-
-    def nothing(self) -> tuple[Float32, Bool]:
-        """Zeros and the mask of no valid interval, to be filled in."""
-        n = len(self.start_ns)
-        return np.zeros((n, self.values.shape[1]), dtype=np.float32), np.zeros(n, dtype=np.bool_)
+    def __init__(self, batch: Batch, timelines: Timelines, pooling: Pooling) -> None:
+        self.pooling = pooling
+        self.values: Float32 = np.require(batch.values, requirements=["C", "A"])
+        self.row_start = np.ascontiguousarray(batch.start_ns)
+        self.row_end = occupied_end_ns(batch.start_ns, batch.end_ns)
+        self.untimed = ~is_timed(batch.start_ns, batch.end_ns)
+        self.valid = np.ascontiguousarray(batch.valid)
+        self.row_splits, self.splits = batch.splits, timelines.splits
+        self.start = np.ascontiguousarray(timelines.start_ns)
+        self.end = occupied_end_ns(timelines.start_ns, timelines.end_ns)
 
     @cached_property
-    def reach(self) -> tuple[Int64, Int64]:
-        """Return for each row the intervals ``[begin, stop)`` that it shares time with: neighbours, as edges ascend."""
-        begin = np.searchsorted(self.end_ns, self.row_start, side="right")
-        stop = np.searchsorted(self.start_ns, self.row_end, side="left")
-        return begin, stop
+    def overlaps(self) -> _Overlaps:
+        begin, stop, first, last = (np.empty(len(self.start), dtype=np.int64) for _ in range(4))
+        coverage = np.empty(len(self.start), dtype=np.float32)
+        rows = (self.row_start, self.row_end, self.valid, self.row_splits)
+        found = (begin, stop, first, last, coverage)
+        compiled(kernels.overlaps)(*rows, self.start, self.end, self.splits, *found)
+        return _Overlaps(*found)
 
-    def coverage(self) -> Float32:
-        """Share of each interval in which there is a valid row, whatever the rows have in common."""
-        if not len(self.row):
-            return np.zeros(len(self.start_ns), dtype=np.float32)
-        reach = np.maximum.accumulate(self.row_end)
-        opens = np.flatnonzero(np.append(True, self.row_start[1:] > reach[:-1]))
-        segment_start = self.row_start[opens]
-        segment_end = reach[np.append(opens[1:] - 1, len(reach) - 1)]
-        before = np.append(0, np.cumsum(segment_end - segment_start))
+    def zeros(self) -> Float32:
+        """The result, to be filled in."""
+        width = self.pooling.width(self.values.shape[1])
+        return np.zeros((len(self.start), width), dtype=np.float32)
 
-        def covered_before(time: Int64) -> Int64:
-            k = np.searchsorted(segment_start, time, side="right")
-            end = segment_end[np.maximum(k - 1, 0)]
-            covered: Int64 = before[k] - np.where(k > 0, end - np.minimum(end, time), 0)
-            return covered
+    @property
+    def candidates(self) -> tuple[Int64, Bool, Int64, Int64, Int64]:
+        return self.row_end, self.valid, self.overlaps.begin, self.overlaps.stop, self.start
 
-        covered = _length(covered_before(self.end_ns) - covered_before(self.start_ns))
-        return (covered / _length(self.end_ns - self.start_ns)).astype(np.float32)
-
-    @cached_property
-    def centres(self) -> tuple[Int64, Int64]:
-        """Return the centres of the rows, ascending, and the row that each belongs to."""
-        centre = _centre(self.row_start, self.row_end)
-        order = np.argsort(centre, kind="stable")
-        return centre[order], self.row[order]
-
-    def within(self) -> Int64:
-        """Return the intervals that overlap the time from the first to the last valid row."""
-        if not len(self.row):
-            return np.zeros(0, dtype=np.int64)
-        inside = (self.end_ns > self.row_start[0]) & (self.start_ns < self.row_end.max())
-        return np.flatnonzero(inside).astype(np.int64)
+    @property
+    def valid_intervals(self) -> Bool:
+        """Which intervals a valid row overlaps."""
+        return np.asarray(self.overlaps.first >= 0)
 
 
-def _length(difference: Int64) -> Float64:
-    """Read a difference of two instants as a length: up to 2**63, which int64 wraps and uint64 holds."""
-    return difference.view(np.uint64).astype(np.float64)
+def _mean(task: _Task) -> tuple[Float32, Bool]:
+    out, found = task.zeros(), task.overlaps
+    rows = (task.values, task.row_start, task.row_end, task.valid)
+    compiled(kernels.mean)(*rows, found.begin, found.stop, task.start, task.end, out)
+    return out, task.valid_intervals
+
+
+def _sum(task: _Task) -> tuple[Float32, Bool]:
+    out, found = task.zeros(), task.overlaps
+    rows = (task.values, task.row_start, task.row_end, task.valid)
+    length = (task.row_end - task.row_start).view(np.uint64).astype(np.float64)
+    length[task.untimed] = 0.0
+    compiled(kernels.add)(*rows, found.begin, found.stop, task.start, task.end, length, out)
+    return out, task.valid_intervals
+
+
+def _max(task: _Task) -> tuple[Float32, Bool]:
+    out = task.zeros()
+    compiled(kernels.largest)(task.values, *task.candidates, out)
+    return out, task.valid_intervals
+
+
+def _histogram(task: _Task) -> tuple[Float32, Bool]:
+    out = task.zeros()
+    if task.pooling.bins is None:
+        compiled(kernels.count_columns)(task.values, *task.candidates, out)
+    else:
+        edges = np.array(task.pooling.bins, dtype=np.float64)
+        compiled(kernels.count_bins)(task.values, *task.candidates, edges, out)
+    return out, task.valid_intervals
+
+
+def _take(task: _Task, rows: Int64) -> tuple[Float32, Bool]:
+    out = task.zeros()
+    compiled(kernels.take)(task.values, rows, out)
+    return out, np.asarray(rows >= 0)
+
+
+def _first(task: _Task) -> tuple[Float32, Bool]:
+    return _take(task, task.overlaps.first)
+
+
+def _last(task: _Task) -> tuple[Float32, Bool]:
+    return _take(task, task.overlaps.last)
+
+
+@dataclass(frozen=True, eq=False)
+class _Neighbours:
+    """The valid rows by centre, and of each interval its own centre and the places of the rows before and after it."""
+
+    row: Int64
+    centre: Int64
+    splits: Int64
+    at: Int64
+    before: Int64
+    after: Int64
+    within: Bool
+
+
+def _neighbours(task: _Task) -> _Neighbours:
+    row = np.flatnonzero(task.valid).astype(np.int64)
+    counted = np.append(0, np.cumsum(task.valid, dtype=np.int64))
+    splits = counted[task.row_splits]
+    centre = _centre(task.row_start[row], task.row_end[row])
+    if not _ascend(centre, splits):
+        order = np.lexsort((centre, np.repeat(np.arange(len(splits) - 1), np.diff(splits))))
+        row, centre = row[order], centre[order]
+    at = _centre(task.start, task.end)
+    before, after = np.full(len(at), -1, dtype=np.int64), np.full(len(at), -1, dtype=np.int64)
+    within = np.zeros(len(at), dtype=np.bool_)
+    rows = (centre, task.row_start[row], task.row_end[row], splits)
+    compiled(kernels.neighbours)(*rows, task.start, task.end, task.splits, at, before, after, within)
+    return _Neighbours(row, centre, splits, at, before, after, within)
+
+
+def _nearest(task: _Task) -> tuple[Float32, Bool]:
+    found = _neighbours(task)
+    compiled(kernels.nearer)(found.centre, found.splits, task.splits, found.at, found.before, found.after)
+    place = np.flatnonzero(found.before >= 0)
+    rows = np.full(len(task.start), -1, dtype=np.int64)
+    rows[place] = found.row[found.before[place]]
+    tolerance = task.pooling.tolerance_ns
+    if tolerance is None:
+        rows[~found.within] = -1
+    else:
+        at, near = found.at[place], rows[place]
+        away = np.maximum(_distance(task.row_start[near], at), _distance(at, task.row_end[near] - 1))
+        rows[place[away > np.uint64(tolerance)]] = -1
+    return _take(task, rows)
+
+
+def _linear(task: _Task) -> tuple[Float32, Bool]:
+    found, out = _neighbours(task), task.zeros()
+    place = np.flatnonzero(found.within)
+    left, right = found.centre[found.before[place]], found.centre[found.after[place]]
+    gap = (right - left).view(np.uint64).astype(np.float64)
+    between = (left <= found.at[place]) & (gap > 0)
+    ratio = np.zeros(len(found.at), dtype=np.float64)
+    passed = (found.at[place] - left).view(np.uint64).astype(np.float64)
+    ratio[place[between]] = passed[between] / gap[between]
+    before, after = np.full(len(found.at), -1, dtype=np.int64), np.full(len(found.at), -1, dtype=np.int64)
+    before[place], after[place] = found.row[found.before[place]], found.row[found.after[place]]
+    compiled(kernels.blend)(task.values, before, after, ratio, out)
+    return out, found.within
 
 
 def _centre(start_ns: Int64, end_ns: Int64) -> Int64:
@@ -191,155 +352,9 @@ def _centre(start_ns: Int64, end_ns: Int64) -> Int64:
     return centre
 
 
-def _add_rows(
-    values: Float32,
-    row: Int64,
-    begin: Int64,
-    stop: Int64,
-    row_start: Int64,
-    row_end: Int64,
-    start_ns: Int64,
-    end_ns: Int64,
-    length: Float64,
-    total: Float64,
-    weight: Float64,
-) -> None:
-    """Add each row to its intervals, weighted by the share of ``length`` that it spends there (whole if that is 0)."""
-    for k in range(len(row)):
-        source = values[row[k]]
-        for j in range(begin[k], stop[k]):
-            share = 1.0
-            if length[k] > 0:
-                share = np.float64(np.uint64(min(row_end[k], end_ns[j]) - max(row_start[k], start_ns[j]))) / length[k]
-            weight[j] += share
-            into = total[j]
-            for d in range(len(source)):
-                into[d] += share * source[d]
-
-
-def _raise_to_rows(values: Float32, row: Int64, begin: Int64, stop: Int64, largest: Float32) -> None:
-    """Raise ``largest`` to each row of its intervals; NaN stays."""
-    for k in range(len(row)):
-        source = values[row[k]]
-        for j in range(begin[k], stop[k]):
-            into = largest[j]
-            for d in range(len(source)):
-                into[d] = source[d] if source[d] > into[d] or source[d] != source[d] else into[d]
-
-
-def _mark_rows(begin: Int64, stop: Int64, first: Int64, last: Int64) -> None:
-    """Note for each interval the first and the last of its rows."""
-    for k in range(len(begin)):
-        for j in range(begin[k], stop[k]):
-            if first[j] < 0:
-                first[j] = k
-            last[j] = k
-
-
-@cache
-def _compiled(kernel: Callable[..., None]) -> Callable[..., None]:
-    """Compile a kernel on its first use in this process (numba takes a second to import and to compile)."""
-    import numba
-
-    machine_code: Callable[..., None] = numba.njit(nogil=True)(kernel)
-    return machine_code
-
-
-def _added(task: _Task, length: Float64) -> tuple[Float64, Float64]:
-    begin, stop = task.reach
-    total = np.zeros((len(task.start_ns), task.values.shape[1]), dtype=np.float64)
-    weight = np.zeros(len(task.start_ns), dtype=np.float64)
-    edges = (task.row_start, task.row_end, task.start_ns, task.end_ns)
-    _compiled(_add_rows)(task.values, task.row, begin, stop, *edges, length, total, weight)
-    return total, weight
-
-
-def _mean(task: _Task) -> tuple[Float32, Bool]:
-    total, weight = _added(task, np.ones(len(task.row), dtype=np.float64))
-    valid = weight > 0
-    return (total / np.where(valid, weight, 1)[:, None]).astype(np.float32), valid
-
-
-def _sum(task: _Task) -> tuple[Float32, Bool]:
-    always = (task.row_start == ALWAYS.start_ns) & (task.row_end == ALWAYS.end_ns)
-    total, weight = _added(task, np.where(always, 0.0, _length(task.row_end - task.row_start)))
-    return total.astype(np.float32), weight > 0
-
-
-def _max(task: _Task) -> tuple[Float32, Bool]:
-    first, _ = _marked(task)
-    valid = first >= 0
-    largest = np.full((len(valid), task.values.shape[1]), -np.inf, dtype=np.float32)
-    _compiled(_raise_to_rows)(task.values, task.row, *task.reach, largest)
-    largest[~valid] = 0
-    return largest, valid
-
-
-def _marked(task: _Task) -> tuple[Int64, Int64]:
-    first = np.full(len(task.start_ns), -1, dtype=np.int64)
-    last = first.copy()
-    _compiled(_mark_rows)(*task.reach, first, last)
-    return first, last
-
-
-def _first(task: _Task) -> tuple[Float32, Bool]:
-    first, _ = _marked(task)
-    intervals = np.flatnonzero(first >= 0)
-    return _pick(task, intervals, task.row[first[intervals]])
-
-
-def _last(task: _Task) -> tuple[Float32, Bool]:
-    _, last = _marked(task)
-    intervals = np.flatnonzero(last >= 0)
-    return _pick(task, intervals, task.row[last[intervals]])
-
-
-def _nearest(task: _Task) -> tuple[Float32, Bool]:
-    intervals = task.within()
-    if not len(intervals):
-        return task.nothing()
-    centre, row = task.centres
-    at, before, after = _neighbours(task, intervals)
-    # Of rows with the same centre the first in the sequence is meant; `before` points at the last of them.
-    before = np.searchsorted(centre, centre[before], side="left")
-    to_before = np.where(centre[before] <= at, at - centre[before], centre[before] - at).view(np.uint64)
-    to_after = np.where(centre[after] <= at, at - centre[after], centre[after] - at).view(np.uint64)
-    return _pick(task, intervals, row[np.where(to_after < to_before, after, before)])
-
-
-def _linear(task: _Task) -> tuple[Float32, Bool]:
-    values, valid = task.nothing()
-    intervals = task.within()
-    if not len(intervals):
-        return values, valid
-    centre, row = task.centres
-    at, before, after = _neighbours(task, intervals)
-    gap = _length(centre[after] - centre[before])
-    inside = (centre[before] <= at) & (gap > 0)
-    ratio = np.zeros(len(at), dtype=np.float64)
-    ratio[inside] = _length(at - centre[before])[inside] / gap[inside]
-    values[intervals] = task.values[row[before]] * (1 - ratio)[:, None] + task.values[row[after]] * ratio[:, None]
-    valid[intervals] = True
-    return values, valid
-
-
-def _neighbours(task: _Task, intervals: Int64) -> tuple[Int64, Any, Any]:
-    """Return the centre of each interval and the places in ``task.centres`` of the rows before and after it.
-
-    Before is the last centre that is not later, after the first one that is; where there is none, both are the other.
-    """
-    centre, _ = task.centres
-    at = _centre(task.start_ns[intervals], task.end_ns[intervals])
-    after = np.searchsorted(centre, at, side="right")
-    last = len(centre) - 1
-    return at, np.where(after == 0, 0, after - 1), np.minimum(after, last)
-
-
-def _pick(task: _Task, intervals: Int64, rows: Int64) -> tuple[Float32, Bool]:
-    values, valid = task.nothing()
-    values[intervals] = task.values[rows]
-    valid[intervals] = True
-    return values, valid
+def _distance(later: Int64, earlier: Int64) -> npt.NDArray[np.uint64]:
+    """How much ``later`` is later than ``earlier``; 0 where it is not."""
+    return np.where(later > earlier, (later - earlier).view(np.uint64), np.uint64(0))
 
 
 _POOLERS: dict[str, Callable[[_Task], tuple[Float32, Bool]]] = {
@@ -350,4 +365,5 @@ _POOLERS: dict[str, Callable[[_Task], tuple[Float32, Bool]]] = {
     "last": _last,
     "nearest": _nearest,
     "linear": _linear,
+    "histogram": _histogram,
 }

@@ -1,8 +1,8 @@
 """The catalog: read strictly, checked whole, built into data sets that are ready to be worked on."""
 
+from pipeline.catalog.align_models import Align
 from pipeline.catalog.load import Catalog, DataSet, load_catalog
 from pipeline.catalog.models import (
-    Align,
     Columns,
     CsvSource,
     Engine,
@@ -10,7 +10,6 @@ from pipeline.catalog.models import (
     JsonlSource,
     ManifestSource,
     ParquetSource,
-    Policy,
     Source,
     Splits,
     TableSource,
@@ -30,7 +29,6 @@ __all__ = [
     "JsonlSource",
     "ManifestSource",
     "ParquetSource",
-    "Policy",
     "Source",
     "Splits",
     "TableSource",

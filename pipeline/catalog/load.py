@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import json
 import os
-import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from features.errors import CatalogError
 from features.registry import AUGMENT, EXTRACTORS, PREPARE
 from features.types import Stream
+from pipeline.catalog.align_checks import align_problems, unknown_policies
+from pipeline.catalog.align_models import Align, Clock, Durations, Estimate, Grid, Intervals, PolicySpec, SignalSpec
 from pipeline.catalog.models import (
     SOURCES,
-    Align,
     CatalogFile,
     Columns,
     DataSetFile,
@@ -32,10 +33,9 @@ from pipeline.catalog.models import (
     Schedule,
     Source,
     Splits,
-    TableSource,
     Train,
 )
-from pipeline.catalog.problems import Place, Problem, did_you_mean, faults, listed, shown
+from pipeline.catalog.problems import Place, Problem, did_you_mean, faults, file_problem, listed, shown
 from pipeline.catalog.steps import StepFaultError, build_step
 from pipeline.catalog.yaml_lines import Document
 from pipeline.chain import Chain, ChainError
@@ -48,6 +48,9 @@ _MODELS: dict[str, type[BaseModel]] = {
     "columns": Columns,
     "splits": Splits,
     "align": Align,
+    "intervals": Intervals,
+    "durations": Durations,
+    "estimate": Estimate,
     "fit": Fit,
     "train": Train,
     "schedule": Schedule,
@@ -224,7 +227,9 @@ class _Loader:
             excluded = self._excluded(root, store, place)
         source = _quietly(_SOURCE, raw.get("source"))
         if root is not None and isinstance(source, ManifestSource) and "://" not in root:
-            self._check_manifest(root, source, (*place, "source", "path"))
+            problem = file_problem(root, source.path, f"a {source.kind} file")
+            if problem is not None:
+                self._add((*place, "source", "path"), problem)
         features = raw.get("features")
         chains: dict[str, Chain] = {}
         view_splits: dict[str, tuple[str, ...]] = {}
@@ -238,12 +243,13 @@ class _Loader:
                 if source is not None:
                     self._check_stream(chain, source, (*place, "features", feature))
         align = raw.get("align")
-        policies = align.get("policies") if isinstance(align, dict) else None
-        if isinstance(policies, dict) and isinstance(features, dict):
-            for feature in [name for name in policies if name not in features]:
-                near = did_you_mean(feature, features)
-                message = f"no feature {feature!r} in this data set; allowed: {listed(features)}{near}"
-                self._add((*place, "align", "policies", feature), message)
+        found = list(unknown_policies(align, features))
+        aligned = None if align is None else _quietly(Align, align)
+        if aligned is not None and source is not None and isinstance(features, dict):
+            originals = {name: chain for name, chain in chains.items() if name in features}
+            found += align_problems(aligned, originals, features, source, root)
+        for inside, message in found:
+            self._add((*place, "align", *inside), message)
         written = _quietly(DataSetFile, raw)
         if self._problems or written is None or root is None:
             return None
@@ -311,23 +317,6 @@ class _Loader:
         elif store.startswith(root.rstrip("/") + "/"):
             return (store.removeprefix(root).strip("/"),)
         return ()
-
-    def _check_manifest(self, root: str, source: TableSource, place: Place) -> None:
-        written = source.path
-        path = posixpath.normpath(written)
-        if path.startswith(("/", "..")) or "\0" in path:
-            self._add(place, f"got {shown(written)}, allowed: a path below root ({root})")
-            return
-        real = os.path.realpath(Path(root, path))
-        if not real.startswith(root.rstrip("/") + "/"):
-            self._add(place, f"{written} is a symbolic link to {real}, allowed: a file below root ({root})")
-        elif not Path(real).exists():
-            folder = Path(root, path).parent
-            beside = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-            near = did_you_mean(posixpath.basename(path), beside)
-            self._add(place, f"no such file: {Path(root, path)}; cure: give the path relative to root{near}")
-        elif not Path(real).is_file():
-            self._add(place, f"{Path(root, path)} is a folder, allowed: a {source.kind} file")
 
     def _chain(self, name: str, raw: Any, place: Place) -> Chain | None:
         spec = FeatureSpec() if raw is None else _quietly(FeatureSpec, raw)
@@ -431,9 +420,9 @@ def _key_problem(detail: ErrorDetails) -> str | None:
     match detail["type"]:
         case "missing":
             key = str(loc[-1])
-            return f"{key!r} is missing: {_model_at(loc[:-1]).model_fields[key].description}"
+            return f"{key!r} is missing: {_fields(_model_at(loc[:-1]))[key].description}"
         case "extra_forbidden":
-            key, allowed = str(loc[-1]), _model_at(loc[:-1]).model_fields
+            key, allowed = str(loc[-1]), _fields(_model_at(loc[:-1]))
             return f"unknown key {key!r}; allowed: {listed(allowed)}{did_you_mean(key, allowed)}"
         case "union_tag_not_found":
             return f"'kind' is missing; allowed: {listed(SOURCES)}"
@@ -441,6 +430,11 @@ def _key_problem(detail: ErrorDetails) -> str | None:
             kind = str(detail["ctx"]["tag"])
             return f"kind: got {kind!r}, allowed: {listed(SOURCES)}{did_you_mean(kind, SOURCES)}"
     return None
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a model under the names that they have in the catalog."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
@@ -454,4 +448,8 @@ def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
         return FeatureSpec
     if names[-2:-1] == ["source"]:
         return SOURCES[names[-1]]
+    if names[-2:-1] == ["clocks"]:
+        return Clock
+    if names[-1] == "mapping":  # the member of a union that is a mapping
+        return Grid if names[-2] == "grid" else SignalSpec if "from" in names else PolicySpec
     return _MODELS[names[-1]]

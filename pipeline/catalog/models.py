@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import ByteSize, Field, StringConstraints, field_validator, model_validator
 
-from features.time import seconds_to_ns
 from features.types import STREAMS, Stream
+from pipeline.catalog.align_models import Align
+from pipeline.catalog.base import Count, Model, Share, Text
 
 NAME = r"^[A-Za-z0-9_.-]+$"
 """What a feature may be called."""
@@ -21,17 +22,6 @@ DATA_SET_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """What a data set may be called: it is also a folder of the store."""
 
 SPLITS = ("train", "validation", "test")
-
-Policy: TypeAlias = Literal["mean", "max", "nearest", "first", "last", "linear", "sum"]
-Text: TypeAlias = Annotated[str, StringConstraints(min_length=1)]
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Count: TypeAlias = Annotated[int, Field(ge=1)]
-
-
-class Model(BaseModel):
-    """Base of all: frozen, strict types, unknown keys forbidden, no NaN and no infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Tls(Model):
@@ -252,29 +242,6 @@ class FeatureSpec(Model):
     )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the extractor")
     views: Views | None = Field(default=None, description="augmented views of training samples; null: none")
-
-
-class Align(Model):
-    """The common timeline of a data set's features."""
-
-    grid: Annotated[float, Field(gt=0)] = Field(description="length of an interval of the timeline, seconds")
-    policies: dict[str, Policy] = Field(default_factory=dict, description="feature -> how its rows become one")
-    default: Policy = Field(default="mean", description="the policy of features that `policies` does not name")
-
-    @property
-    def step_ns(self) -> int:
-        """``grid`` in nanoseconds."""
-        return seconds_to_ns(self.grid)
-
-    @model_validator(mode="after")
-    def _step(self) -> Align:
-        if self.step_ns < 1:
-            raise ValueError(f"grid: got {self.grid:g} s, allowed: at least one nanosecond (1e-9)")
-        return self
-
-    def policy(self, feature: str) -> Policy:
-        """The policy of ``feature``."""
-        return self.policies.get(feature, self.default)
 
 
 class Fit(Model):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import posixpath
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -51,6 +54,22 @@ def shown(value: Any) -> str:
     """A value of a catalog or manifest as it is written there, shortened to one line."""
     text = repr(value) if isinstance(value, str) else json.dumps(value, default=repr, ensure_ascii=False)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def file_problem(root: str, written: str, kind: str) -> str | None:
+    """What is wrong with ``written`` as the path, below the local folder ``root``, of a file (of a ``kind``)."""
+    path = posixpath.normpath(written)
+    if path.startswith(("/", "..")) or "\0" in path:
+        return f"got {shown(written)}, allowed: a path below root ({root})"
+    real = os.path.realpath(Path(root, path))
+    if not real.startswith(root.rstrip("/") + "/"):
+        return f"{written} is a symbolic link to {real}, allowed: a file below root ({root})"
+    if not Path(real).exists():
+        folder = Path(root, path).parent
+        beside = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        near = did_you_mean(posixpath.basename(path), beside)
+        return f"no such file: {Path(root, path)}; cure: give the path relative to root{near}"
+    return None if Path(real).is_file() else f"{Path(root, path)} is a folder, allowed: {kind}"
 
 
 def faults(details: Iterable[ErrorDetails], place_of: Callable[[ErrorDetails], Place]) -> list[tuple[Place, str]]:

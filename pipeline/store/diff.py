@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from pipeline.content import fixed_binary
 from pipeline.keys import digest, explain
-from pipeline.store.shard import ALIGNED_PREFIX, sequence_at
+from pipeline.store.shard import sequence_at
 from pipeline.store.snapshot import ShardFile, Snapshot
 
 _KEYS = ("sample_id", "view", "split", "label", "content", "recipe")
@@ -173,8 +173,7 @@ class _Rows:
         counts = [len(table) for table in tables]
         self.file: Indices = np.repeat(np.arange(len(tables)), counts)
         self.row: Indices = np.concatenate([np.arange(count) for count in counts] or [np.arange(0)])
-        dims: Mapping[str, int] = snapshot.info["dims"]
-        self.width = dims.get(name.removeprefix(ALIGNED_PREFIX)) if snapshot.files_of(name) else None
+        self.width = snapshot.dim(name) if snapshot.files_of(name) else None
 
     @property
     def key(self) -> pa.ChunkedArray:

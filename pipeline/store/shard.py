@@ -54,6 +54,31 @@ ALIGNED_SCHEMA = ROW_SCHEMA.append(
     _field("coverage", _list(pa.float32()), "per row: share of the interval that the data cover, 0 to 1", nullable=True)
 )
 
+_OF_ALIGNED = {
+    "recipe": "digest of timeline, policy, clocks and code; the timeline and the policy stand in the file's metadata",
+    "content": "digest of the keys of every row that was aligned, and of what the timeline was made of",
+    "length": "n: intervals of the sample's timeline, the same for every aligned feature",
+    "start_ns": "per interval: start, ns on the corrected clock, the same for every aligned feature",
+    "end_ns": "per interval: end (exclusive), ns",
+    "valid": "per interval: false where no valid row of the feature was found; its values mean nothing then",
+    "values": "n x D numbers, interval by interval, pooled by `policy`; D is `dim`: see the file's metadata",
+    "coverage": "per interval: share of it, 0 to 1, in which the feature has a valid row",
+}
+"""What columns hold in files of aligned rows, where it is not what it is in the others."""
+
+
+def _notes_of_aligned(schema: pa.Schema) -> pa.Schema:
+    for place, field in enumerate(schema):
+        if field.name in _OF_ALIGNED:
+            schema = schema.set(place, field.with_metadata({"description": _OF_ALIGNED[field.name]}))
+    return schema
+
+
+def descriptions(schema: pa.Schema) -> dict[str, str]:
+    """Column -> what it holds, as the schema of a shard file says itself (``pyarrow.parquet.read_schema``)."""
+    notes = {field.name: (field.metadata or {}).get(b"description", b"") for field in schema}
+    return {name: note.decode() for name, note in notes.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -101,7 +126,7 @@ def rows_to_table(shard: int, rows: Iterable[Row], metadata: Mapping[str, Any]) 
     }
     schema = ROW_SCHEMA
     if metadata.get("aligned"):
-        schema = ALIGNED_SCHEMA
+        schema = _notes_of_aligned(ALIGNED_SCHEMA)
         columns["coverage"] = _ragged([_coverage(row) for row in ordered], pa.float32())
     encoded = {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True).encode()}
     return pa.table(columns, schema=schema.with_metadata(encoded))

@@ -113,6 +113,11 @@ class Snapshot:
         names = (name for name in self._by_feature if name.startswith(ALIGNED_PREFIX))
         return tuple(sorted(name[len(ALIGNED_PREFIX) :] for name in names))
 
+    def dim(self, feature: str) -> int | None:
+        """Width of the rows of a feature, or of ``aligned.<feature>``, which may differ; ``None``: unknown."""
+        dims: Mapping[str, int] = self.info["dims"]
+        return dims.get(feature, dims.get(feature.removeprefix(ALIGNED_PREFIX)))
+
     @cached_property
     def _by_feature(self) -> dict[str, tuple[ShardFile, ...]]:
         found: dict[str, list[ShardFile]] = {}
@@ -168,7 +173,7 @@ class Snapshot:
             files = self.files_of(name)
             features[name] = {
                 "rows": sum(file.rows for file in files),
-                "dim": self.info["dims"].get(name.removeprefix(ALIGNED_PREFIX)),
+                "dim": self.dim(name),
                 "bytes": sum(file.size for file in files),
                 "files": [posixpath.join(self.store.url, file.path) for file in files],
             }

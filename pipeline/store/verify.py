@@ -129,7 +129,7 @@ def _check_rows(snapshot: Snapshot, file: ShardFile, table: pa.Table) -> Iterato
         yield f"got columns {table.schema.names} ({_types(table.schema)}), allowed: {schema.names} ({_types(schema)})"
         return
     metadata = table_metadata(table) if METADATA_KEY in (table.schema.metadata or {}) else {}
-    width = snapshot.info["dims"].get(file.feature.removeprefix(ALIGNED_PREFIX))
+    width = snapshot.dim(file.feature)
     if (metadata.get("feature"), metadata.get("dim")) != (file.feature, width):
         yield (
             f"its metadata say feature {metadata.get('feature')!r} of width {metadata.get('dim')}, "

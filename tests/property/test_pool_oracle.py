@@ -10,28 +10,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.align.pool import POLICIES, Policy, align, pool
-from features.align.timeline import extent, grid
+from features.align.pool import POLICIES, Batch, Policy, Pooling, Timelines, pool, pool_batch
+from features.align.timeline import extent, grid, ordered, rows_of
 from features.time import ALWAYS, Span
 from features.types import FeatureSequence
 
-SETTINGS = settings(deadline=None, max_examples=150)
+SETTINGS = settings(deadline=None, max_examples=100)
 BRIDGING = ("nearest", "linear")
 
 times = st.integers(-60, 60)
-numbers = st.floats(-1e6, 1e6, width=32)
+numbers = st.floats(-1e6, 1e6, width=32) | st.sampled_from([-1.0, 0.0, 1.0, 2.5])
 
 
 @st.composite
-def sequences(draw: st.DrawFn, *, always: bool = True, gaps: bool = True) -> FeatureSequence:
+def sequences(draw: st.DrawFn, *, always: bool = True, dim: int | None = None) -> FeatureSequence:
     """Rows that overlap, repeat, leave gaps, are points, hold always, or are masked."""
     timed = st.tuples(times, st.integers(0, 40)).map(lambda pair: (pair[0], pair[0] + pair[1]))
     row = st.one_of(timed, st.just((ALWAYS.start_ns, ALWAYS.end_ns))) if always else timed
     spans = sorted(draw(st.lists(row, max_size=8)), key=lambda span: span[0])
-    dim = draw(st.integers(1, 2))
+    dim = dim or draw(st.integers(1, 2))
     count = len(spans)
     values = draw(st.lists(st.lists(numbers, min_size=dim, max_size=dim), min_size=count, max_size=count))
-    valid = draw(st.lists(st.booleans() if gaps else st.just(True), min_size=count, max_size=count))
+    valid = draw(st.lists(st.booleans(), min_size=count, max_size=count))
     return FeatureSequence(
         values=np.array(values, dtype=np.float32).reshape(count, dim),
         start_ns=np.array([span[0] for span in spans], dtype=np.int64),
@@ -42,24 +42,39 @@ def sequences(draw: st.DrawFn, *, always: bool = True, gaps: bool = True) -> Fea
 
 @st.composite
 def timelines(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals whose starts and ends ascend: touching, overlapping or apart; sometimes the one that is always."""
+    """Intervals in any order: touching, overlapping, nested, apart, instants, twice the same; sometimes one always."""
+    count = draw(st.integers(0, 7))
+    spans = draw(st.lists(st.tuples(times, st.integers(0, 40)), min_size=count, max_size=count))
+    pairs = [(start, start + length) for start, length in spans]
+    if pairs and draw(st.booleans()):
+        pairs.insert(draw(st.integers(0, count)), draw(st.sampled_from(pairs)))
     if draw(st.integers(0, 9)) == 0:
-        return np.array([ALWAYS.start_ns]), np.array([ALWAYS.end_ns])
-    count = draw(st.integers(0, 6))
-    starts = sorted(draw(st.lists(times, min_size=count, max_size=count)))
-    ends: list[int] = []
-    for start in starts:
-        ends.append(max([start + draw(st.integers(0, 30)), *ends[-1:]]))
-    return np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64)
+        pairs.append((ALWAYS.start_ns, ALWAYS.end_ns))
+    return np.array([pair[0] for pair in pairs], dtype=np.int64), np.array([pair[1] for pair in pairs], dtype=np.int64)
+
+
+POOLINGS = (
+    *(Pooling(policy) for policy in POLICIES),
+    Pooling("nearest", 5),
+    Pooling("histogram", None, (-1.0, 0.0, 2.5)),
+)
 
 
 def solid(start: int, end: int) -> tuple[int, int]:
     return start, max(end, start + 1)
 
 
-def oracle(sequence: FeatureSequence, start: int, end: int, policy: Policy) -> tuple[list[Fraction] | None, Fraction]:
+def bin_of(number: Fraction, edges: tuple[float, ...]) -> int | None:
+    for k in range(len(edges) - 1):
+        if edges[k] <= number < edges[k + 1] or (k == len(edges) - 2 and number == edges[-1]):
+            return k
+    return None
+
+
+def oracle(sequence: FeatureSequence, start: int, end: int, pooling: Pooling) -> tuple[list[Fraction] | None, Fraction]:
     """One interval, row by row, in exact arithmetic: its values (``None`` where there are none) and its coverage."""
     start, end = solid(start, end)
+    policy = pooling.policy
     rows = []
     for k in range(len(sequence)):
         if sequence.valid[k]:
@@ -76,12 +91,16 @@ def oracle(sequence: FeatureSequence, start: int, end: int, policy: Policy) -> t
         return [sum((w * v[d] for w, v in weighted), Fraction(0)) for d in range(sequence.dim)]
 
     if policy in BRIDGING:
-        if not rows or end <= min(row[0] for row in rows) or start >= max(row[1] for row in rows):
-            return None, coverage
         at = (start + end) // 2
         centred = sorted((((row[0] + row[1]) // 2, k) for k, row in enumerate(rows)))
+        beyond = not rows or end <= min(row[0] for row in rows) or start >= max(row[1] for row in rows)
+        if not rows or (beyond and pooling.tolerance_ns is None):
+            return None, coverage
         if policy == "nearest":
-            return rows[min(centred, key=lambda pair: (abs(pair[0] - at), pair))[1]][2], coverage
+            found = rows[min(centred, key=lambda pair: (abs(pair[0] - at), pair))[1]]
+            away = max(found[0] - at, at - (found[1] - 1), 0)
+            near = pooling.tolerance_ns is None or away <= pooling.tolerance_ns
+            return (found[2] if near else None), coverage
         before = [pair for pair in centred if pair[0] <= at]
         after = [pair for pair in centred if pair[0] > at]
         if not before or not after:
@@ -99,30 +118,73 @@ def oracle(sequence: FeatureSequence, start: int, end: int, policy: Policy) -> t
         return combine(
             [(Fraction(1) if row[:2] == whole else Fraction(length, row[1] - row[0]), row[2]) for row, length in hit]
         ), coverage
+    if policy == "histogram":
+        width = sequence.dim
+        counts = [Fraction(0)] * pooling.width(width)
+        for row, _ in hit:
+            if pooling.bins is None:
+                counts[row[2].index(max(row[2]))] += 1
+                continue
+            for d in range(width):
+                if (k := bin_of(row[2][d], pooling.bins)) is not None:
+                    counts[d * (len(pooling.bins) - 1) + k] += 1
+        return counts, coverage
     if policy == "max":
         return [max(row[2][d] for row, _ in hit) for d in range(sequence.dim)], coverage
     return hit[0 if policy == "first" else -1][0][2], coverage
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("pooling", POOLINGS, ids=str)
 @SETTINGS
 @given(sequence=sequences(), timeline=timelines())
 def test_every_policy_agrees_with_the_brute_force_oracle(
-    policy: Policy, sequence: FeatureSequence, timeline: tuple[np.ndarray, np.ndarray]
+    pooling: Pooling, sequence: FeatureSequence, timeline: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    pooled = pool(sequence, *timeline, policy)
+    pooled = pool(sequence, *timeline, pooling)
     assert pooled.values.dtype == np.float32
-    assert pooled.values.shape == (len(timeline[0]), sequence.dim)
+    assert pooled.values.shape == (len(timeline[0]), pooling.width(sequence.dim))
     for j, (start, end) in enumerate(zip(*timeline, strict=True)):
-        values, coverage = oracle(sequence, int(start), int(end), policy)
+        values, coverage = oracle(sequence, int(start), int(end), pooling)
         assert pooled.valid[j] == (values is not None)
         assert pooled.coverage[j] == np.float32(float(coverage))
-        expected = [0.0] * sequence.dim if values is None else [float(value) for value in values]
+        expected = [0.0] * pooling.width(sequence.dim) if values is None else [float(value) for value in values]
         # Float64 sums: the only error above float32 rounding is cancellation between rows of up to 1e6.
         np.testing.assert_allclose(pooled.values[j], np.float32(expected), rtol=2e-7, atol=1e-8)
 
 
-@pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "sum"])
+@pytest.mark.parametrize("pooling", POOLINGS, ids=str)
+@SETTINGS
+@given(data=st.data(), dim=st.integers(1, 2), count=st.integers(1, 4))
+def test_a_batch_gives_each_sample_what_it_gets_alone(
+    pooling: Pooling, data: st.DataObject, dim: int, count: int
+) -> None:
+    parts = [data.draw(sequences(dim=dim)) for _ in range(count)]
+    lines = [ordered(*data.draw(timelines())) for _ in range(count)]
+    together = pool_batch(Batch.of(parts), Timelines.of(lines), pooling)
+    alone = [pool(part, *line, pooling) for part, line in zip(parts, lines, strict=True)]
+    for name in ("values", "valid", "coverage"):
+        joined = np.concatenate([getattr(one, name) for one in alone])
+        assert getattr(together, name).tobytes() == joined.tobytes()
+
+
+@SETTINGS
+@given(sequence=sequences(), timeline=timelines(), pick=st.data())
+def test_the_order_of_the_intervals_is_that_of_the_result(
+    sequence: FeatureSequence, timeline: tuple[np.ndarray, np.ndarray], pick: st.DataObject
+) -> None:
+    pooling = pick.draw(st.sampled_from(POOLINGS))
+    order = np.array(pick.draw(st.permutations(range(len(timeline[0])))), dtype=np.int64)
+    here = pool(sequence, *timeline, pooling)
+    there = pool(sequence, timeline[0][order], timeline[1][order], pooling)
+    assert there.values.tobytes() == here.values[order].tobytes()
+    assert there.valid.tolist() == here.valid[order].tolist()
+    assert there.coverage.tolist() == here.coverage[order].tolist()
+
+
+AVERAGES: tuple[Policy, ...] = ("mean", "max", "first", "last", "nearest", "linear")
+
+
+@pytest.mark.parametrize("policy", AVERAGES)
 @SETTINGS
 @given(sequence=sequences(), timeline=timelines(), number=st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_a_constant_stays_constant(
@@ -140,27 +202,33 @@ def test_a_constant_stays_constant(
 
 
 @SETTINGS
-@given(sequence=sequences(always=False), shift=st.integers(-(2**60), 2**60), step=st.integers(1, 50), pick=st.data())
+@given(
+    sequence=sequences(always=False),
+    shift=st.integers(-(2**60), 2**60),
+    length=st.integers(1, 50),
+    hop=st.integers(1, 50),
+    pick=st.data(),
+)
 def test_shifting_the_clock_shifts_only_times(
-    sequence: FeatureSequence, shift: int, step: int, pick: st.DataObject
+    sequence: FeatureSequence, shift: int, length: int, hop: int, pick: st.DataObject
 ) -> None:
-    policy = pick.draw(st.sampled_from(POLICIES))
+    pooling = pick.draw(st.sampled_from(POOLINGS))
     moved = FeatureSequence(
         values=sequence.values,
         start_ns=sequence.start_ns + shift,
         end_ns=sequence.end_ns + shift,
         valid=sequence.valid,
     )
-    options = {"step_ns": step, "policies": {}, "default": policy}
-    dims = {"a": sequence.dim}
-    here = align({"a": sequence}, dims, **options)["a"]
-    there = align({"a": moved}, dims, **options)["a"]
+    phase = pick.draw(st.integers(1 - length, 70))
+    here = grid(extent([sequence]), length, hop_ns=hop, phase_ns=phase)
+    there = grid(extent([moved]), length, hop_ns=hop, phase_ns=phase)
     offset = shift if len(sequence) else 0
-    assert np.array_equal(there.sequence.start_ns, here.sequence.start_ns + offset)
-    assert np.array_equal(there.sequence.end_ns, here.sequence.end_ns + offset)
-    assert there.sequence.values.tobytes() == here.sequence.values.tobytes()
-    assert there.sequence.valid.tobytes() == here.sequence.valid.tobytes()
-    assert there.coverage.tobytes() == here.coverage.tobytes()
+    assert np.array_equal(there[0], here[0] + offset)
+    assert np.array_equal(there[1], here[1] + offset)
+    before, after = pool(sequence, *here, pooling), pool(moved, *there, pooling)
+    assert after.values.tobytes() == before.values.tobytes()
+    assert after.valid.tobytes() == before.valid.tobytes()
+    assert after.coverage.tobytes() == before.coverage.tobytes()
 
 
 @SETTINGS
@@ -174,53 +242,48 @@ def test_splitting_an_interval_conserves_sums(sequence: FeatureSequence, edges: 
     assert parts.valid.any() == whole.valid[0]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "histogram"])
 @SETTINGS
 @given(sequence=sequences(always=False), lengths=st.lists(st.integers(1, 9), min_size=8, max_size=8))
-def test_a_sequence_of_disjoint_rows_is_itself_on_its_own_timeline(
+def test_pooling_to_its_own_timeline_is_the_identity(
     policy: Policy, sequence: FeatureSequence, lengths: list[int]
 ) -> None:
     edges = np.cumsum([0, *lengths])[: len(sequence) + 1].astype(np.int64)
+    values = sequence.values * sequence.valid[:, None]  # what a masked row holds means nothing
     own = FeatureSequence(
-        values=sequence.values,
+        values=values,
         start_ns=edges[:-1][: len(sequence)],
         end_ns=edges[1:][: len(sequence)],
-        valid=np.ones(len(sequence), dtype=np.bool_),
+        valid=sequence.valid,
     )
-    pooled = pool(own, own.start_ns, own.end_ns, policy)
-    assert np.array_equal(pooled.values, own.values)
-    assert pooled.valid.all()
-    assert np.all(pooled.coverage == 1)
+    pooled = pool(own, *rows_of("own", own.start_ns, own.end_ns), policy)
+    bridged = policy in BRIDGING and not sequence.valid.all()
+    assert np.array_equal(pooled.values[own.valid], own.values[own.valid])
+    assert np.array_equal(pooled.coverage, own.valid.astype(np.float32))
+    if not bridged:
+        assert np.array_equal(pooled.values, own.values)
+        assert np.array_equal(pooled.valid, own.valid)
 
 
 @SETTINGS
-@given(parts=st.lists(st.none() | sequences(), min_size=1, max_size=4), step=st.integers(1, 60))
-def test_every_modality_gets_the_same_rows_and_the_grid_tiles_the_extent(
-    parts: list[FeatureSequence | None], step: int
-) -> None:
-    named = {f"m{k}": part for k, part in enumerate(parts)}
-    dims = {name: part.dim if part is not None else 3 for name, part in named.items()}
-    aligned = align(named, dims, step_ns=step, policies={}, default="mean")
-    span = extent(parts)
-    start_ns, end_ns = grid(span, step)
-    assert start_ns[0] == span.start_ns
-    assert end_ns[-1] == span.end_ns
-    assert np.array_equal(start_ns[1:], end_ns[:-1])
-    for name, one in aligned.items():
-        assert one.sequence.start_ns.tobytes() == start_ns.tobytes()
-        assert one.sequence.end_ns.tobytes() == end_ns.tobytes()
-        assert one.sequence.dim == dims[name]
-        assert np.all((one.coverage >= 0) & (one.coverage <= 1))
-        assert np.array_equal(one.coverage > 0, one.sequence.valid)
-        if named[name] is None:
-            assert not one.sequence.valid.any()
-
-
-@SETTINGS
-@given(span=st.tuples(times, st.integers(0, 100)), step=st.integers(1, 120))
-def test_a_grid_has_whole_steps_and_a_shorter_last_one(span: tuple[int, int], step: int) -> None:
-    start_ns, end_ns = grid(Span(span[0], span[0] + span[1]), step)
-    lengths = (end_ns - start_ns).tolist()
-    assert sum(lengths) == span[1]
-    assert lengths[:-1] == [step] * (len(lengths) - 1)
-    assert all(0 < length <= step for length in lengths)
+@given(
+    span=st.tuples(times, st.integers(0, 100)),
+    length=st.integers(1, 120),
+    hop=st.integers(1, 120),
+    pick=st.data(),
+)
+def test_a_grid_is_what_its_words_say(span: tuple[int, int], length: int, hop: int, pick: st.DataObject) -> None:
+    phase = pick.draw(st.integers(1 - length, 130))
+    begin, stop = span[0], span[0] + span[1]
+    expected: list[tuple[int, int]] = []
+    at = begin + phase
+    while at < stop and span[1]:
+        expected.append((max(at, begin), min(at + length, stop)))
+        if at + length >= stop:
+            break
+        at += hop
+    start_ns, end_ns = grid(Span(begin, stop), length, hop_ns=hop, phase_ns=phase)
+    assert list(zip(start_ns.tolist(), end_ns.tolist(), strict=True)) == expected
+    if hop <= length and phase <= 0 and span[1]:
+        assert (start_ns[0], end_ns[-1]) == (begin, stop)
+        assert np.all(start_ns[1:] <= end_ns[:-1]), "without gaps"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 
-from features.align.pool import POLICIES, Policy, align, pool
-from features.errors import Reason, SampleError
-from features.time import ALWAYS, Span
+from features.align.pool import POLICIES, Batch, Policy, Pooling, Timelines, pool, pool_batch
+from features.time import ALWAYS
 from features.types import FeatureSequence
 
 
@@ -37,6 +37,7 @@ def edges(*pairs: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         ("last", [4.0, 4.0, 0.0]),
         ("nearest", [1.0, 4.0, 0.0]),
         ("linear", [1.0, 4.0, 0.0]),
+        ("histogram", [2.0, 1.0, 0.0]),
     ],
 )
 def test_each_policy_on_two_rows_and_a_gap(policy: Policy, expected: list[float]) -> None:
@@ -79,7 +80,7 @@ def test_nearest_and_linear_bridge_gaps_but_do_not_go_beyond_the_rows() -> None:
 def test_a_row_that_is_always_holds_in_every_interval(policy: Policy) -> None:
     still = FeatureSequence.from_rows(np.array([[3.0]], dtype=np.float32), [ALWAYS])
     pooled = pool(still, *edges((0, 10), (10, 13), (2**61, 2**62)), policy)
-    assert pooled.values.tolist() == [[3.0]] * 3
+    assert pooled.values.tolist() == [[1.0 if policy == "histogram" else 3.0]] * 3
     assert pooled.valid.all()
     assert pooled.coverage.tolist() == [1.0] * 3
 
@@ -104,10 +105,60 @@ def test_an_unknown_policy_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pooling", "message"),
+    [
+        ({"policy": "mean", "tolerance_ns": 5}, "tolerance_ns: got 5, allowed: >= 0, for nearest only"),
+        ({"policy": "nearest", "tolerance_ns": -1}, "tolerance_ns: got -1"),
+        ({"policy": "mean", "bins": (0.0, 1.0)}, r"bins: got \[0.0, 1.0\], allowed: two or more .* for histogram only"),
+        ({"policy": "histogram", "bins": (0.0,)}, "bins: got"),
+        ({"policy": "histogram", "bins": (0.0, 1.0, 1.0)}, "bins: got"),
+        ({"policy": "histogram", "bins": (0.0, float("inf"))}, "bins: got"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(pooling: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"pool: {message}"):
+        Pooling(**pooling)
+
+
+def test_a_histogram_counts_the_largest_column_of_each_row_or_bins_of_each_column() -> None:
+    rows = FeatureSequence(
+        values=np.array([[1, 2, 2], [5, 0, 0], [0, 9, 1], [7, 7, 7]], dtype=np.float32),
+        start_ns=np.array([0, 10, 20, 30]),
+        end_ns=np.array([10, 20, 30, 40]),
+        valid=np.array([True, True, True, False]),
+    )
+    timeline = edges((0, 25), (25, 40), (30, 40))
+    columns = pool(rows, *timeline, "histogram")
+    assert columns.values.tolist() == [[1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    assert columns.valid.tolist() == [True, True, False]
+    bins = pool(rows, *timeline, Pooling("histogram", bins=(0.0, 1.0, 2.0)))
+    assert bins.values.tolist()[:2] == [[1, 1, 1, 1, 1, 2], [1, 0, 0, 0, 0, 1]], "0 | 1, closed at 2; 5 and 9 nowhere"
+
+
+def test_nearest_goes_as_far_as_its_tolerance_within_the_rows_and_beyond_them() -> None:
+    rows = sequence((100, 110, 1.0), (200, 300, 2.0))
+    timeline = edges((80, 84), (90, 94), (119, 121), (120, 122), (290, 292), (308, 310), (309, 313))
+    pooled = pool(rows, *timeline, Pooling("nearest", tolerance_ns=11))
+    assert pooled.valid.tolist() == [False, True, True, False, True, True, False]
+    assert pooled.values[:, 0].tolist() == [0.0, 1.0, 1.0, 0.0, 2.0, 2.0, 0.0]
+    assert pooled.coverage.tolist() == [0.0] * 4 + [1.0] + [0.0] * 2
+
+
+def test_a_row_that_outlasts_the_next_ones_is_seen_behind_them() -> None:
+    rows = sequence((0, 100, 1.0), (10, 20, 3.0), (30, 40, 5.0))
+    pooled = pool(rows, *edges((10, 20), (50, 60), (90, 120)), "mean")
+    assert pooled.values[:, 0].tolist() == [2.0, 1.0, 1.0]
+    assert pooled.coverage.tolist() == pytest.approx([1.0, 1.0, 1 / 3])
+
+
+def test_intervals_may_be_nested_and_in_any_order() -> None:
+    pooled = pool(sequence((0, 10, 1.0), (10, 20, 3.0)), *edges((12, 18), (0, 20), (5, 15), (5, 5)), "mean")
+    assert pooled.values[:, 0].tolist() == [3.0, 2.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize(
     ("start", "end", "message"),
     [
-        ([5, 0], [6, 7], "start_ns goes back"),
-        ([0, 1], [9, 5], "end_ns goes back"),
         ([5], [4], "an interval ends before it starts"),
         ([5], [6, 7], r"end_ns: got int64 \[2\]"),
         ([0.5], [0.7], r"start_ns: got float64 \[1\], allowed: int64"),
@@ -118,45 +169,20 @@ def test_what_is_not_a_timeline_is_refused(start: list[int], end: list[int], mes
         pool(sequence((0, 1, 1.0)), np.array(start), np.array(end), "mean")
 
 
-def test_align_gives_every_modality_the_same_rows() -> None:
-    aligned = align(
-        {"a": sequence((0, 10, 1.0), (10, 20, 3.0)), "still": sequence((*_always(), 5.0)), "none": None},
-        {"a": 1, "still": 1, "none": 4},
-        step_ns=8,
-        policies={"a": "last"},
-        default="mean",
+def test_a_batch_must_be_in_order_and_have_a_timeline_for_each_sequence() -> None:
+    one, (start, end) = Batch.of([sequence((0, 1, 1.0))]), edges((5, 6), (1, 2))
+    with pytest.raises(ValueError, match="timeline: start_ns goes back"):
+        pool_batch(one, Timelines.of([(start, end)]), "mean")
+    with pytest.raises(ValueError, match="pool: got 1 sequences and 2 timelines"):
+        pool_batch(one, Timelines.of([(start[:1], end[:1]), (start[1:], end[1:])]), "mean")
+    pool_batch(Batch.of([sequence((9, 9, 1.0)), sequence((0, 1, 1.0))]), Timelines.of([edges((5, 6)), edges()]), "max")
+    back = Batch(
+        values=one.values.repeat(2, 0), start_ns=start, end_ns=end, valid=np.ones(2, bool), splits=np.array([0, 2])
     )
-    for one in aligned.values():
-        assert one.sequence.start_ns.tolist() == [0, 8, 16]
-        assert one.sequence.end_ns.tolist() == [8, 16, 20]
-    assert aligned["a"].sequence.values[:, 0].tolist() == [1.0, 3.0, 3.0]
-    assert aligned["still"].sequence.values[:, 0].tolist() == [5.0] * 3
-    assert aligned["none"].sequence.values.shape == (3, 4)
-    assert not aligned["none"].sequence.valid.any()
-    assert aligned["none"].coverage.tolist() == [0.0] * 3
-
-
-def test_align_keeps_to_the_window_of_the_sample() -> None:
-    aligned = align({"a": sequence((0, 10, 1.0))}, {"a": 1}, step_ns=10, policies={}, default="mean", span=Span(5, 25))
-    assert aligned["a"].sequence.start_ns.tolist() == [5, 15]
-    assert aligned["a"].coverage.tolist() == [0.5, 0.0]
-
-
-def test_align_refuses_names_and_widths_that_do_not_match() -> None:
-    one = {"a": sequence((0, 10, 1.0))}
-    with pytest.raises(ValueError, match=r"align: dims: got \['b'\], allowed: the names of sequences, \['a'\]"):
-        align(one, {"b": 1}, step_ns=1, policies={}, default="mean")
-    with pytest.raises(ValueError, match=r"align: policies: got b, allowed: a"):
-        align(one, {"a": 1}, step_ns=1, policies={"b": "max"}, default="mean")
-    with pytest.raises(SampleError, match=r"a: got width 1, allowed: 2") as caught:
-        align(one, {"a": 2}, step_ns=1, policies={}, default="mean")
-    assert caught.value.reason is Reason.WRONG_WIDTH
+    with pytest.raises(ValueError, match="pool: rows are not in order"):
+        pool_batch(back, Timelines.of([edges()]), "mean")
 
 
 def test_importing_alignment_does_not_import_the_compiler() -> None:
     code = "import sys, features.align.pool; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def _always() -> tuple[int, int]:
-    return ALWAYS.start_ns, ALWAYS.end_ns

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.align.timeline import MAX_INTERVALS, extent, grid
+from features.align.timeline import MAX_INTERVALS, Pieces, extent, grid, ordered, pieces_of, rows_of
 from features.errors import Reason, SampleError
 from features.time import ALWAYS, NS_PER_SECOND, Span
-from features.types import FeatureSequence
+from features.types import FeatureSequence, Text, TextSegment
 
 
 def rows(*spans: Span) -> FeatureSequence:
@@ -28,13 +28,83 @@ def test_what_is_always_is_one_interval_and_no_time_is_none() -> None:
 
 
 def test_a_grid_refuses_a_step_below_one() -> None:
-    with pytest.raises(ValueError, match=r"grid: step_ns: got 0, allowed: >= 1"):
+    with pytest.raises(ValueError, match=r"grid: length_ns: got 0, allowed: >= 1"):
         grid(Span(0, 10), 0)
+
+
+def pairs(edges: tuple[np.ndarray, np.ndarray]) -> list[tuple[int, int]]:
+    return list(zip(edges[0].tolist(), edges[1].tolist(), strict=True))
+
+
+def test_windows_overlap_leave_gaps_and_are_cut_at_both_ends() -> None:
+    span = Span(100, 200)
+    assert pairs(grid(span, 40, hop_ns=20)) == [(100, 140), (120, 160), (140, 180), (160, 200)]
+    assert pairs(grid(span, 30, hop_ns=20)) == [(100, 130), (120, 150), (140, 170), (160, 190), (180, 200)]
+    assert pairs(grid(span, 10, hop_ns=40)) == [(100, 110), (140, 150), (180, 190)]
+    assert pairs(grid(span, 40, phase_ns=-20)) == [(100, 120), (120, 160), (160, 200)]
+    assert pairs(grid(span, 40, phase_ns=30)) == [(130, 170), (170, 200)]
+    assert pairs(grid(span, 40, phase_ns=100)) == []
+    assert pairs(grid(span, 2**70, hop_ns=2**70)) == [(100, 200)]
+    assert pairs(grid(span, 5, phase_ns=2**70)) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"hop_ns": 0}, "hop_ns: got 0, allowed: >= 1"), ({"phase_ns": -40}, "phase_ns: got -40, allowed: > -40")],
+)
+def test_a_grid_refuses_other_options(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        grid(Span(0, 100), 40, **options)
+
+
+def test_intervals_are_put_in_order() -> None:
+    assert pairs(ordered(np.array([5, 0, 5, 0]), np.array([9, 2, 6, 2]))) == [(0, 2), (0, 2), (5, 6), (5, 9)]
+    with pytest.raises(ValueError, match="an interval ends before it starts"):
+        ordered(np.array([5]), np.array([4]))
+
+
+def test_rows_of_a_feature_are_a_timeline_where_all_are_timed() -> None:
+    own = rows(Span(0, 90), Span(4, 4), Span(4, 6))
+    assert pairs(rows_of("own", own.start_ns, own.end_ns)) == [(0, 90), (4, 4), (4, 6)]
+    still = rows(ALWAYS)
+    with pytest.raises(SampleError, match="timeline: still: got 1 of 1 rows without a time of their own") as caught:
+        rows_of("still", still.start_ns, still.end_ns)
+    assert caught.value.reason is Reason.BAD_TIMESTAMPS
+
+
+def text(*pieces: tuple[str, int, int]) -> Text:
+    return Text(tuple(TextSegment(words, Span(start, end)) for words, start, end in pieces))
+
+
+WORDS = text(("He", 0, 2), ("said:", 3, 5), ('"Go!"', 6, 9), ("And", 8, 12), ("now", 13, 14))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        ("segments", [(0, 2), (3, 5), (6, 9), (8, 12), (13, 14)]),
+        ("words", [(0, 2), (3, 5), (6, 9), (8, 12), (13, 14)]),
+        ("sentences", [(0, 9), (8, 14)]),
+    ],
+)
+def test_the_times_of_a_text_are_a_timeline(pieces: Pieces, expected: list[tuple[int, int]]) -> None:
+    assert pairs(pieces_of(WORDS, pieces)) == expected
+    assert pairs(pieces_of(Text(()), pieces)) == []
+
+
+def test_a_caption_is_no_word_and_untimed_text_no_timeline() -> None:
+    caption = text(("one", 0, 2), ("two more", 3, 5))
+    assert pairs(pieces_of(caption, "sentences")) == [(0, 5)]
+    with pytest.raises(SampleError, match=r"words: got 2 words with one time .'two more'"):
+        pieces_of(caption, "words")
+    with pytest.raises(SampleError, match="text: got 1 of 1 rows without a time") as caught:
+        pieces_of(Text((TextSegment("plain"),)), "segments")
+    assert caught.value.reason is Reason.BAD_TIMESTAMPS
 
 
 def test_a_broken_clock_is_a_sample_error_and_not_an_hour_of_allocation() -> None:
     with pytest.raises(
-        SampleError, match=rf"got 9223372037 intervals of 1 s over .* at most {MAX_INTERVALS}"
+        SampleError, match=rf"got 9223372037 intervals of 1 s, one every 1 s, over .* at most {MAX_INTERVALS}"
     ) as caught:
         grid(Span(-(2**62), 2**62 - 1), NS_PER_SECOND)
     assert caught.value.reason is Reason.TOO_LARGE

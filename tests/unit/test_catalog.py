@@ -8,27 +8,36 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import jsonschema
 import pytest
 from pydantic import BaseModel
 
+from features.align.pool import POLICIES, Pooling
 from features.errors import CatalogError
 from features.registry import AUGMENT, EXTRACTORS, PREPARE
 from pipeline.catalog import (
     Catalog,
     CsvSource,
     FolderSource,
-    Policy,
     Splits,
     catalog_schema,
     importable,
     load_catalog,
 )
+from pipeline.catalog.align_models import (
+    Align,
+    Clock,
+    Durations,
+    Estimate,
+    Grid,
+    Intervals,
+    PolicySpec,
+    SignalSpec,
+)
 from pipeline.catalog.models import (
     SOURCES,
-    Align,
     CatalogFile,
     Columns,
     DataSetFile,
@@ -213,11 +222,9 @@ datasets:
     assert extractor == Loudness(frame=1.0, bands=(3, 4), mode="peak", copy=True)
     assert data_set.features["faces"].prepare == (Blur(radius=3),)
     assert data_set.align is not None
-    assert (data_set.align.step_ns, data_set.align.policy("faces"), data_set.align.policy("a-b_c.1")) == (
-        500_000_000,
-        "linear",
-        "max",
-    )
+    assert data_set.align.windows == Grid(length=0.5)
+    assert data_set.align.pooling("faces") == Pooling("linear")
+    assert data_set.align.pooling("a-b_c.1") == Pooling("max")
     assert data_set.train.learning_rate == 0.001
     assert pickle.loads(pickle.dumps(data_set)) == data_set
 
@@ -380,10 +387,10 @@ datasets:
         ("max_failed: .nan", "max_failed: got NaN, allowed: a finite number"),
         ("shard_samples: 12:30", "shard_samples: got '12:30', allowed: a whole number"),
         ("shard_samples: 0", "shard_samples: got 0, allowed: greater than or equal to 1"),
-        ("align: {}", "align: 'grid' is missing: length of an interval of the timeline, seconds"),
+        ("align: {}", "align: got no timeline, allowed: one of grid, text, rows_of, intervals"),
         ("align: {grid: 0}", "align.grid: got 0, allowed: greater than 0"),
         ("align: {grid: 1e-10}", "align: grid: got 1e-10 s, allowed: at least one nanosecond (1e-9)"),
-        ("align: {grid: 1, default: avg}", "align.default: got 'avg', allowed: 'mean', 'max', 'nearest', 'first', "),
+        ("align: {grid: 1, default: avg}", "align.default: got 'avg', allowed: 'mean', 'max', 'sum', 'first', "),
         ("train: {methods: []}", "train.methods: got [], allowed: at least 1"),
         ("train: {methods: [early, early]}", "train.methods: got ['early', 'early'], allowed: each method once"),
         ("train: {methods: [middle]}", "train.methods[0]: got 'middle', allowed: 'early' or 'late'"),
@@ -748,27 +755,16 @@ def test_the_errors_of_the_reference_are_real(write: Write) -> None:
     assert problems(write(blocks()["broken"])) == blocks()["told"].splitlines()
 
 
-MODELS = [
-    CatalogFile,
-    DataSetFile,
-    Engine,
-    Tls,
-    Splits,
-    FeatureSpec,
-    Views,
-    Align,
-    Train,
-    Schedule,
-    Columns,
-    *SOURCES.values(),
-]
+ALIGN = [Align, Grid, Intervals, PolicySpec, Clock, Estimate, SignalSpec, Durations]
+PARTS = [Engine, Tls, Splits, FeatureSpec, Views, Train, Schedule, Columns]
+MODELS = [CatalogFile, DataSetFile, *PARTS, *ALIGN, *SOURCES.values()]
 
 
 def test_the_reference_has_every_key_step_and_extension() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    keys = {key for model in MODELS for key in model.model_fields}
+    keys = {field.alias or key for model in MODELS for key, field in model.model_fields.items()}
     extensions = {extension for every in EXTENSIONS.values() for extension in every}
-    policies = set(get_args(Policy))
+    policies = set(POLICIES)
     for name in sorted(keys | extensions | policies | EXTRACTORS.keys() | PREPARE.keys() | AUGMENT.keys()):
         assert f"`{name}`" in text, name
 

@@ -1,0 +1,1 @@
+"""Pictures of what was computed: arrays in, PNG bytes out."""
