@@ -83,7 +83,7 @@ def main() -> None:
     }
     for name, png in made.items():
         (HERE / f"{name}.png").write_bytes(png)
-        print(f"{name}.png: {len(png) / 1024:.0f} KB")
+        sys.stdout.write(f"{name}.png: {len(png) / 1024:.0f} KB\n")
 
 
 if __name__ == "__main__":

@@ -438,9 +438,9 @@ def test_no_data_sets_and_no_features(write: Write) -> None:
 @pytest.mark.parametrize(
     ("feature", "message"),
     [
-        ("{}", ": unknown extractor 'voice'; allowed: audio.mfcc, "),
+        ("{}", ": unknown extractor 'voice'; allowed: "),
         ("{extractor: video.keyfrmes}", ".extractor: unknown extractor 'video.keyfrmes'; allowed: "),
-        ("{extractor: audio.denoise}", ".extractor: 'audio.denoise' is a prepare step; allowed here: audio.mfcc, "),
+        ("{extractor: audio.denoise}", ".extractor: 'audio.denoise' is a prepare step; allowed here: "),
         ("{extractor: 'no_such_module:X'}", ".extractor: 'no_such_module:X': no module named 'no_such_module'"),
         (
             "{extractor: 'test_catalog:Loudnes'}",
@@ -490,8 +490,8 @@ def test_bad_option(write: Write, options: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ("audio.mfcc", ".prepare[0]: 'audio.mfcc' is an extractor; allowed here: audio.denoise, "),
-        ("audio.denois", ".prepare[0]: unknown prepare step 'audio.denois'; allowed: audio.denoise, "),
+        ("audio.mfcc", ".prepare[0]: 'audio.mfcc' is an extractor; allowed here: "),
+        ("audio.denois", ".prepare[0]: unknown prepare step 'audio.denois'; allowed: "),
         ("7", ".prepare[0]: got 7, allowed: a step's name, or {name: {option: value}}"),
         ("{a: {}, b: {}}", '.prepare[0]: got {"a": {}, "b": {}}, allowed: a step\'s name, or {name: {option: value}}'),
         ("{'test_catalog:Blur': 3}", ".prepare[0].test_catalog:Blur: got 3, allowed: a mapping of options"),
