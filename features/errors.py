@@ -30,6 +30,7 @@ class Reason(StrEnum):
     BAD_TIMESTAMPS = "bad_timestamps"
     BAD_ENCODING = "bad_encoding"
     SILENT = "silent"
+    LOW_QUALITY = "low_quality"
     NON_FINITE = "non_finite"
     WRONG_WIDTH = "wrong_width"
     TIMEOUT = "timeout"

@@ -12,6 +12,11 @@ from typing import Any
 EXTRACTORS: dict[str, str] = {
     "audio.mfcc": "features.audio.mfcc:Mfcc",
     "image.cnn": "features.image.cnn:Cnn",
+    "image.histogram": "features.image.histogram:Histogram",
+    "image.hog": "features.image.hog:Hog",
+    "image.pixels": "features.image.pixels:Pixels",
+    "image.quality": "features.image.quality:Quality",
+    "image.standardized_pixels": "features.image.pixels:StandardizedPixels",
     "text.pretrained_vectors": "features.text.vectors:PretrainedVectors",
     "text.word2vec": "features.text.vectors:Word2Vec",
     "video.flow": "features.video.flow:Flow",
@@ -20,12 +25,18 @@ EXTRACTORS: dict[str, str] = {
 
 PREPARE: dict[str, str] = {
     "audio.denoise": "features.audio.denoise:Denoise",
+    "image.check": "features.image.quality:Check",
+    "image.crop": "features.image.geometry:Crop",
     "image.denoise": "features.image.denoise:Denoise",
+    "image.pad": "features.image.geometry:Pad",
+    "image.resize": "features.image.geometry:Resize",
     "text.clean": "features.text.clean:Clean",
     "video.keyframes": "features.video.keyframes:Keyframes",
 }
 
-AUGMENT: dict[str, str] = {}
+AUGMENT: dict[str, str] = {
+    "image.augment": "features.image.augment:Augmentation",
+}
 
 
 class UnknownStepError(LookupError):
