@@ -90,7 +90,7 @@ class Augmentation:
             raise ValueError(f"image.augment: {option}: got {value}, allowed: {least} to {most}")
 
     def _ordered(self, option: str, value: Range | None, most: float) -> None:
-        if value is not None and not (len(value) == 2 and 0 < value[0] <= value[1] <= most):
+        if value is not None and not 0 < value[0] <= value[1] <= most:
             raise ValueError(f"image.augment: {option}: got {list(value)}, allowed: [least, most], > 0, up to {most:g}")
 
     def augment(self, batch: Sequence[Image], seeds: Sequence[int], device: torch.device) -> list[Image]:
@@ -117,11 +117,14 @@ class Augmentation:
 
         height, width = x.shape[1:]
         top, left, rows, columns = _rectangle(rng, height, width, self.crop, self.crop_ratio, width / height)
-        return functional.resized_crop(x, top, left, rows, columns, [height, width], antialias=True)
+        cut: torch.Tensor = functional.resized_crop(x, top, left, rows, columns, [height, width], antialias=True)
+        return cut
 
     def _flip(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         chance = rng.random(2)
-        axes = [axis for axis, p, drawn in ((2, self.flip_horizontal, 0), (1, self.flip_vertical, 1)) if chance[drawn] < p]
+        axes = [
+            axis for axis, p, drawn in ((2, self.flip_horizontal, 0), (1, self.flip_vertical, 1)) if chance[drawn] < p
+        ]
         return x.flip(axes) if axes else x
 
     def _turn(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -132,9 +135,10 @@ class Augmentation:
             return x
         from torchvision.transforms.v2 import InterpolationMode, functional
 
-        return functional.affine(
+        turned: torch.Tensor = functional.affine(
             x, angle, [0, 0], factor, [0.0, 0.0], interpolation=InterpolationMode.BILINEAR, fill=list(self.fill)
         )
+        return turned
 
     def _color(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         drawn = rng.uniform(-1, 1, 4)
@@ -157,7 +161,8 @@ class Augmentation:
         sigma = rng.uniform(_SMALLEST_SIGMA, self.blur)
         radius = math.ceil(3 * sigma)  # and no further than the mirrored picture reaches
         kernel = [2 * min(radius, side - 1) + 1 for side in (x.shape[2], x.shape[1])]
-        return functional.gaussian_blur(x, kernel, [sigma, sigma])
+        blurred: torch.Tensor = functional.gaussian_blur(x, kernel, [sigma, sigma])
+        return blurred
 
     def _noise(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         if not self.noise:
@@ -171,14 +176,14 @@ class Augmentation:
     def _erase(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         if rng.random() >= self.erase:
             return x
-        from torchvision.transforms.v2 import functional
-
         import torch
 
         height, width = x.shape[1:]
         top, left, rows, columns = _rectangle(rng, height, width, self.erase_area, self.erase_ratio, 1.0)
         color = torch.tensor(self.fill, dtype=torch.uint8)[:, None, None]
-        return functional.erase(x, top, left, rows, columns, color.expand(3, rows, columns))
+        erased = x.clone()
+        erased[:, top : top + rows, left : left + columns] = color
+        return erased
 
 
 def _contrast(x: torch.Tensor, factor: float) -> torch.Tensor:

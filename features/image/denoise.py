@@ -31,7 +31,8 @@ class Denoise:
     patches in a 21 x 21 window, ``strength`` being the grey levels of noise to remove in luma and colour; it is slow,
     and best.
 
-    Beyond the border the picture is mirrored ("median": its border pixels are repeated). ``kernel_size`` is odd. Options of the other methods are ignored. Raises ``ValueError`` for impossible options.
+    Beyond the border the picture is mirrored ("median": its border pixels are repeated). ``kernel_size`` is odd.
+    Options of the other methods are ignored. Raises ``ValueError`` for impossible options.
     """
 
     name: ClassVar[str] = "image.denoise"

@@ -34,7 +34,7 @@ class Resize:
     ``long_side`` (it is kept, the other side rounded to whole pixels and at least 1).
 
     ``enlarge``: ``False`` leaves pictures alone whose given side is smaller already. ``interpolation``: "bilinear" and
-    "bicubic" are antialiased as in Pillow; "area" averages; "nearest" makes no new colours (``features.image.scaling``).
+    "bicubic" are antialiased as in Pillow; "area" averages; "nearest" makes no new colours (see ``scaled``).
 
     Raises ``ValueError`` for impossible options, ``SampleError`` (``too_large``) where more than 100 million pixels
     would come out.
@@ -161,9 +161,11 @@ class Pad:
 
     def _padded(self, pixels: Pixels) -> Pixels:
         height, width = pixels.shape[:2]
-        new_width, new_height = self.width or max(width, height), self.height or max(width, height)
+        new_width = new_height = max(width, height)
+        allowed = f"{MAX_PIXELS} pixels in all"
+        if self.width is not None and self.height is not None:
+            new_width, new_height, allowed = self.width, self.height, f"at most {self.width}x{self.height}"
         if width > new_width or height > new_height or new_width * new_height > MAX_PIXELS:
-            allowed = f"{MAX_PIXELS} pixels" if self.width is None else f"at most {new_width}x{new_height}"
             raise SampleError(
                 Reason.TOO_LARGE,
                 f"image.pad: got {width}x{height}, allowed: {allowed}; cure: image.resize with long_side before it",
@@ -180,7 +182,7 @@ class Pad:
         return made
 
 
-def check_color(step: str, option: str, value: tuple[int, int, int]) -> None:
+def check_color(step: str, option: str, value: Sequence[int]) -> None:
     """Raise ``ValueError`` when ``value`` is no colour."""
     if len(value) != 3 or not all(0 <= part <= 255 for part in value):
         raise ValueError(f"{step}: {option}: got {list(value)}, allowed: three numbers from 0 to 255")

@@ -93,9 +93,9 @@ class Histogram:
                 ]
             )
         if self.scale == "count":
-            return counts.astype(np.float32)
+            return np.asarray(counts, dtype=np.float32)
         share = counts / (levels.shape[0] * levels.shape[1])
-        return (np.sqrt(share) if self.scale == "root" else share).astype(np.float32)
+        return np.asarray(np.sqrt(share) if self.scale == "root" else share, dtype=np.float32)
 
 
 def convert(pixels: npt.NDArray[np.uint8], space: Space) -> npt.NDArray[np.uint8]:
@@ -105,5 +105,5 @@ def convert(pixels: npt.NDArray[np.uint8], space: Space) -> npt.NDArray[np.uint8
     if space == "rgb":
         return pixels
     codes = {"hsv": cv2.COLOR_RGB2HSV_FULL, "lab": cv2.COLOR_RGB2LAB, "gray": cv2.COLOR_RGB2GRAY}
-    found = np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), codes[space]))
+    found = np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), codes[space]), dtype=np.uint8)
     return found[:, :, None] if space == "gray" else found

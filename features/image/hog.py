@@ -82,7 +82,7 @@ class Hog:
         rows = rows / np.sqrt(np.sum(rows * rows, axis=1, keepdims=True) + _TINY**2)
         rows = np.minimum(rows, _CLIP)
         rows = rows / np.sqrt(np.sum(rows * rows, axis=1, keepdims=True) + _TINY**2)
-        return rows.ravel().astype(np.float32)
+        return np.asarray(rows.ravel(), dtype=np.float32)
 
     def _votes(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Mean votes of each cell, ``[rows, columns, orientations]``."""
@@ -101,7 +101,9 @@ class Hog:
         of_row, of_column = np.arange(rows * size) // size, np.arange(columns * size) // size
         inside = np.s_[: rows * size, : columns * size]
         code = (of_row[:, None] * columns + of_column) * self.orientations + direction[inside]
-        total = np.bincount(code.ravel(), np.sqrt(longest[inside], dtype=np.float64).ravel(), rows * columns * self.orientations)
+        total = np.bincount(
+            code.ravel(), np.sqrt(longest[inside], dtype=np.float64).ravel(), rows * columns * self.orientations
+        )
         return total.reshape(rows, columns, self.orientations) / size**2
 
 

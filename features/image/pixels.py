@@ -66,7 +66,7 @@ class _Scaled:
             return pixels
         import cv2
 
-        return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY))[:, :, None]
+        return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY), dtype=np.uint8)[:, :, None]
 
     def row(self, values: Floats, image: Image) -> FeatureSequence:
         """One row of ``values`` ``[height, width, channels]``."""
@@ -121,7 +121,7 @@ class Pixels(_Scaled):
         level = np.arange(256, dtype=np.float64)
         x = level / 255 if self.range == "unit" else level / 127.5 - 1
         mean, std = self.mean or (0.0,) * self.channels, self.std or (1.0,) * self.channels
-        return (x - np.array(mean)[:, None]) / np.array(std)[:, None]
+        return np.asarray((x - np.array(mean)[:, None]) / np.array(std)[:, None])
 
 
 @dataclass(frozen=True, kw_only=True)
