@@ -31,6 +31,7 @@ class Reason(StrEnum):
     STREAMS_DISAGREE = "streams_disagree"
     BAD_ENCODING = "bad_encoding"
     SILENT = "silent"
+    LOW_QUALITY = "low_quality"
     NON_FINITE = "non_finite"
     WRONG_WIDTH = "wrong_width"
     TIMEOUT = "timeout"

@@ -17,6 +17,11 @@ EXTRACTORS: dict[str, str] = {
     "audio.prosody": "features.audio.prosody:Prosody",
     "audio.stft": "features.audio.spectrogram:Stft",
     "image.cnn": "features.image.cnn:Cnn",
+    "image.histogram": "features.image.histogram:Histogram",
+    "image.hog": "features.image.hog:Hog",
+    "image.pixels": "features.image.pixels:Pixels",
+    "image.quality": "features.image.quality:Quality",
+    "image.standardized_pixels": "features.image.pixels:StandardizedPixels",
     "text.bow": "features.text.bag:Bow",
     "text.class_probabilities": "features.text.classify:ClassProbabilities",
     "text.pretrained_vectors": "features.text.vectors:PretrainedVectors",
@@ -32,7 +37,11 @@ PREPARE: dict[str, str] = {
     "audio.denoise": "features.audio.denoise:Denoise",
     "audio.normalize": "features.audio.normalize:Normalize",
     "audio.trim": "features.audio.trim:Trim",
+    "image.check": "features.image.quality:Check",
+    "image.crop": "features.image.geometry:Crop",
     "image.denoise": "features.image.denoise:Denoise",
+    "image.pad": "features.image.geometry:Pad",
+    "image.resize": "features.image.geometry:Resize",
     "text.clean": "features.text.clean:Clean",
     "text.tokens": "features.text.tokens:Tokens",
     "video.keyframes": "features.video.keyframes:Keyframes",
@@ -40,6 +49,7 @@ PREPARE: dict[str, str] = {
 
 AUGMENT: dict[str, str] = {
     "audio.augment": "features.audio.augment:Augment",
+    "image.augment": "features.image.augment:Augmentation",
     "text.augment": "features.text.augment:Eda",
 }
 

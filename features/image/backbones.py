@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -21,8 +21,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from features.errors import StateError
-
-Layer = Literal["pool", "logits"]
+from features.image.layers import Spatial, Trace, ends, tap
 
 LITE0 = "efficientnet_lite0"
 
@@ -133,32 +132,28 @@ def _architecture(model: str, num_classes: int, image_size: int) -> nn.Module:
     return net.eval().requires_grad_(False).to("meta")
 
 
-def _tap(net: nn.Module, model: str, layer: Layer) -> None:
-    """Make ``net`` end at ``layer``: "pool" is what enters its last linear layer."""
-    if layer == "logits":
-        return
-    linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
-    if not linear or "attn" in linear[-1]:
-        raise ValueError(f"image.cnn: layer: got 'pool' for {model}, which has no linear classifier; allowed: 'logits'")
-    parent, _, name = linear[-1].rpartition(".")
-    setattr(net.get_submodule(parent), name, nn.Identity())
-
-
 @lru_cache(maxsize=64)
-def width(model: str, layer: Layer, num_classes: int, image_size: int) -> int:
+def width(model: str, layers: tuple[str, ...], spatial: Spatial, num_classes: int, image_size: int) -> int:
     """Return the width of a row, found by a pass of shapes without numbers (no weights are needed).
 
     Raises ``ValueError`` when the network has no such layer or does not take pictures of ``image_size``.
     """
+    picture = torch.empty(1, 3, image_size, image_size, device="meta")
     try:
         net = _architecture(model, num_classes, image_size)
-        picture = torch.empty(1, 3, image_size, image_size, device="meta")
         net(picture)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(f"image.cnn: image_size: got {image_size}, which {model} does not take: {error}") from error
-    _tap(net, model, layer)
-    out = net(picture)
-    return int(out.shape[1])
+    return int(_ending(net, model, layers, spatial)(picture).shape[1])
+
+
+def _ending(net: nn.Module, model: str, layers: tuple[str, ...], spatial: Spatial) -> nn.Module:
+    """``net`` with the rows of ``layers`` as its output."""
+    return (
+        ends(net, model, layers[0])
+        if len(layers) == 1 and layers[0] in ("pool", "logits")
+        else tap(net, model, layers, spatial)
+    )
 
 
 def _tensor(value: Any) -> torch.Tensor:
@@ -191,13 +186,6 @@ def fit_state(state: Mapping[str, Any], model: str, num_classes: int, image_size
     return unused | found
 
 
-class _LeafConvolutions(torch.fx.Tracer):
-    """Keeps convolutions and batch norms whole, subclasses too, so that they can be folded into each other."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (nn.Conv2d, nn.BatchNorm2d)) or super().is_leaf_module(m, module_qualified_name)
-
-
 def fold_batch_norm(net: nn.Module) -> nn.Module:
     """Fold each batch norm in eval mode into the convolution that alone feeds it (Jacob et al. 2018, section 3.2).
 
@@ -205,7 +193,7 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         return net
-    graph = _LeafConvolutions().trace(net)
+    graph = net.graph if isinstance(net, torch.fx.GraphModule) else Trace().trace(net)
     modules = dict(net.named_modules())
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
     for node in list(graph.nodes):
@@ -224,6 +212,21 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
         graph.erase_node(node)
     graph.lint()
     return torch.fx.GraphModule(net, graph)
+
+
+def _fold_scale(net: nn.Module, scale: torch.Tensor) -> bool:
+    """Multiply the weights of the convolution that alone reads the input by ``scale``; tell whether there is one.
+
+    (The mean cannot go into its bias: beyond the border it pads with zeros, which stand for the mean colour.)
+    """
+    if not isinstance(net, torch.fx.GraphModule):
+        return False
+    readers = [user for node in net.graph.nodes if node.op == "placeholder" for user in node.users]
+    first = net.get_submodule(str(readers[0].target)) if len(readers) == 1 and readers[0].op == "call_module" else None
+    if not isinstance(first, nn.Conv2d) or first.groups != 1:
+        return False
+    first.weight = nn.Parameter(first.weight * scale, requires_grad=False)
+    return True
 
 
 def _fold_padding(net: nn.Module) -> None:
@@ -245,15 +248,18 @@ class Network(nn.Module):
 
     def __init__(self, body: nn.Module, chosen: Preset, dtype: torch.dtype) -> None:
         super().__init__()
+        scale = 1 / torch.tensor(chosen.std).reshape(1, 3, 1, 1)
+        self.scales = not _fold_scale(body, scale)
         self.body = body.to(dtype=dtype).to(memory_format=torch.channels_last)
         self.dtype = dtype
         self.register_buffer("mean", torch.tensor(chosen.mean).reshape(1, 3, 1, 1))
-        self.register_buffer("scale", 1 / torch.tensor(chosen.std).reshape(1, 3, 1, 1))
+        self.register_buffer("scale", scale)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalise and run the network. NHWC memory is channels_last already, so nothing is moved."""
-        x = pixels.permute(0, 3, 1, 2).to(torch.float32)
-        x = x.sub_(self.mean).mul_(self.scale)
+        x = pixels.permute(0, 3, 1, 2) - self.mean
+        if self.scales:
+            x = x.mul_(self.scale)
         out: torch.Tensor = self.body(x.to(self.dtype))
         return out.to(torch.float32)
 
@@ -262,7 +268,8 @@ def network(
     state: Mapping[str, torch.Tensor],
     model: str,
     *,
-    layer: Layer,
+    layers: tuple[str, ...],
+    spatial: Spatial,
     num_classes: int,
     chosen: Preset,
     dtype: torch.dtype,
@@ -274,7 +281,27 @@ def network(
     entries.update(state)
     net.load_state_dict(entries, assign=True)
     net.requires_grad_(False)
-    _tap(net, model, layer)
-    folded = fold_batch_norm(net)
+    folded = fold_batch_norm(_ending(net, model, layers, spatial))
     _fold_padding(folded)
     return Network(folded, chosen, dtype).eval().to(device)
+
+
+def compiled(built: Network, pixels: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return ``built`` compiled for batches of the shape and device of ``pixels``, weights packed where they can be.
+
+    Raises ``StateError`` where nothing can be compiled.
+    """
+    import torch._inductor.config as settings
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InductorError
+
+    found = torch.compile(built, dynamic=False)
+    try:
+        with torch.inference_mode(), settings.patch(freezing=pixels.device.type == "cpu", compile_threads=1):
+            found(pixels)
+    except (TorchDynamoException, InductorError, RuntimeError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise StateError(
+            f"image.cnn: compile: {reason}; cure: install a C++ compiler (g++), or compile: false"
+        ) from error
+    return found

@@ -14,7 +14,7 @@ from features.types import Image, Stream
 if TYPE_CHECKING:
     import torch
 
-Method = Literal["gaussian", "median", "bilateral", "nlmeans"]
+Method = Literal["gaussian", "mean", "median", "bilateral", "nlmeans"]
 
 _PATCH = 7
 _SEARCH = 21
@@ -24,13 +24,15 @@ _SEARCH = 21
 class Denoise:
     """Smooth pictures; size and span stay.
 
-    ``method``: "gaussian" weighs a ``kernel_size`` square with a normal curve of ``sigma_space`` pixels; "median" takes
-    the median of that square for each channel (for salt and pepper); "bilateral" (Tomasi & Manduchi 1998) weighs a disc
-    of that diameter by distance (``sigma_space``) and by likeness of colour (``sigma_color``, grey levels of 255), so
-    edges stay; "nlmeans" (Buades, Coll & Morel 2005) averages the like 7 x 7 patches in a 21 x 21 window, ``strength``
-    being the grey levels of noise to remove in luma and colour; it is slow, and best.
+    ``method``: "gaussian" weighs a ``kernel_size`` square with a normal curve of ``sigma_space`` pixels; "mean" weighs
+    all pixels of that square alike; "median" takes its median for each channel (for salt and pepper); "bilateral"
+    (Tomasi & Manduchi 1998) weighs a disc of that diameter by distance (``sigma_space``) and by likeness of colour
+    (``sigma_color``, grey levels of 255), so edges stay; "nlmeans" (Buades, Coll & Morel 2005) averages the like 7 x 7
+    patches in a 21 x 21 window, ``strength`` being the grey levels of noise to remove in luma and colour; it is slow,
+    and best.
 
-    ``kernel_size`` is odd. Options of the other methods are ignored. Raises ``ValueError`` for impossible options.
+    Beyond the border the picture is mirrored ("median": its border pixels are repeated). ``kernel_size`` is odd.
+    Options of the other methods are ignored. Raises ``ValueError`` for impossible options.
     """
 
     name: ClassVar[str] = "image.denoise"
@@ -65,6 +67,8 @@ class Denoise:
         size = self.kernel_size
         if self.method == "gaussian":
             smooth = cv2.GaussianBlur(pixels, (size, size), self.sigma_space)
+        elif self.method == "mean":
+            smooth = cv2.blur(pixels, (size, size))
         elif self.method == "median":
             smooth = cv2.medianBlur(pixels, size)
         elif self.method == "bilateral":

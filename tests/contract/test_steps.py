@@ -84,6 +84,11 @@ def fitted(step: Any) -> dict[str, Any]:
     return found
 
 
+def fitted_on_pictures(step: Any) -> dict[str, Any]:
+    found: dict[str, Any] = step.fit([Example(image(seed)) for seed in range(3)])
+    return found
+
+
 def tiny_vectors(step: Any) -> dict[str, Any]:
     from features.text.vector_files import parse_vectors
 
@@ -137,7 +142,8 @@ class Case:
     ``sample`` makes a medium from a seed and a start on the clock; ``least`` is the smallest one, and how many rows it
     gives; ``other`` are options that differ; ``state`` makes what the step must be bound to. ``batch_atol`` and
     ``device_atol``: how far rows may differ with the batch, and between CPU and CUDA. ``keeps``: what of a medium
-    besides its kind a prepare step keeps, where that is not everything but its content.
+    besides its kind a prepare step keeps, where that is not everything but its content. ``resizes``: the step is there
+    to change the size of pictures; ``passes``: it refuses media or lets them pass as they are.
     """
 
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -148,6 +154,8 @@ class Case:
     batch_atol: float = 0.0
     device_atol: float = 1e-4
     keeps: Callable[[Any], Any] | None = None
+    resizes: bool = False
+    passes: bool = False
 
 
 SILENCE = AudioClip(samples=np.zeros((1, 0), np.float32), sample_rate=16_000)
@@ -187,6 +195,13 @@ EXTRACTOR: dict[str, Case] = {
         least=(Text(()), 0),
         state=fitted,
     ),
+    "image.histogram": Case(other={"space": "gray"}, sample=timed_image, least=(PIXEL, 1)),
+    "image.hog": Case(other={"orientations": 4}, sample=timed_image, least=(PIXEL, 1)),
+    "image.pixels": Case(other={"range": "signed"}, sample=timed_image, least=(PIXEL, 1)),
+    "image.quality": Case(other={"long_side": 32}, sample=timed_image, least=(PIXEL, 1)),
+    "image.standardized_pixels": Case(
+        other={"per": "pixel"}, sample=timed_image, least=(PIXEL, 1), state=fitted_on_pictures
+    ),
     "text.pretrained_vectors": Case(
         options={"path": "v.vec", "vector_size": 3},
         other={"path": "w.vec", "vector_size": 3},
@@ -225,7 +240,21 @@ PREPARING: dict[str, Case] = {
     "audio.trim": Case(
         other={"top_db": 40.0}, sample=framed_by_silence, least=(SILENCE, 0), keeps=lambda clip: clip.sample_rate
     ),
+    "image.check": Case(
+        options={"max_luma": 0.9}, other={"min_side": 1}, sample=timed_image, least=(PIXEL, 1), passes=True
+    ),
+    "image.crop": Case(
+        options={"width": 1, "height": 1},
+        other={"width": 1, "height": 2},
+        sample=timed_image,
+        least=(PIXEL, 1),
+        resizes=True,
+    ),
     "image.denoise": Case(other={"method": "median"}, sample=timed_image, least=(PIXEL, 1)),
+    "image.pad": Case(other={"fill": "edge"}, sample=timed_image, least=(PIXEL, 1), resizes=True),
+    "image.resize": Case(
+        options={"short_side": 24}, other={"long_side": 24}, sample=timed_image, least=(PIXEL, 1), resizes=True
+    ),
     "text.clean": Case(other={"lowercase": False}, sample=text, least=(Text(()), 0)),
     "text.tokens": Case(
         options={"tokenizer": "regexp", "stem": "snowball"}, other={"stem": "porter"}, sample=text, least=(Text(()), 0)
@@ -243,6 +272,25 @@ AUGMENTING: dict[str, Case] = {
         sample=text,
         least=(Text(()), 0),
         state=tiny_vectors,
+    ),
+    "image.augment": Case(
+        options={
+            "crop": (0.5, 1.0),
+            "flip_horizontal": 0.5,
+            "flip_vertical": 0.5,
+            "rotate": 15.0,
+            "scale": (0.8, 1.25),
+            "brightness": 0.2,
+            "contrast": 0.2,
+            "saturation": 0.2,
+            "hue": 0.05,
+            "blur": 1.5,
+            "noise": 8.0,
+            "erase": 0.5,
+        },
+        other={"rotate": 20.0},
+        sample=timed_image,
+        least=(PIXEL, 1),
     ),
 }
 
@@ -554,6 +602,8 @@ def test_prepared_media_keep_kind_count_order_length_and_clock(name: str) -> Non
     if PREPARING[name].keeps:
         for one, other in zip(found, samples, strict=True):
             assert span(other).start_ns <= span(one).start_ns <= span(one).end_ns <= span(other).end_ns
+    kept: Callable[[Any], Any] = span if PREPARING[name].resizes else clock
+    assert [(type(medium), kept(medium)) for medium in found] == [(type(medium), kept(medium)) for medium in samples]
     assert prepared(name, []) == []
 
 
@@ -561,7 +611,7 @@ def test_prepared_media_keep_kind_count_order_length_and_clock(name: str) -> Non
 def test_preparing_does_something_and_leaves_the_input_as_it_was(name: str) -> None:
     sample = PREPARING[name].sample(1)
     (found,) = prepared(name, [sample])
-    assert not np.array_equal(content(found), content(sample))
+    assert np.array_equal(content(found), content(sample)) == PREPARING[name].passes
     assert same(sample, PREPARING[name].sample(1))
 
 

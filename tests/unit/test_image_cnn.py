@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from sklearn.datasets import load_sample_image
 from torch import nn
 
 from features.base import Extractor, NeedsWeights, WeightsRef
@@ -65,7 +66,9 @@ def test_describing_needs_neither_torch_nor_opencv() -> None:
 def test_width_is_the_networks() -> None:
     for layer in ("pool", "logits"):
         for size in (32, 64, 224):
-            assert Cnn(layer=layer, image_size=size).dim == backbones.width("efficientnet_lite0", layer, 1000, size)
+            assert Cnn(layer=layer, image_size=size).dim == backbones.width(
+                "efficientnet_lite0", (layer,), "mean", 1000, size
+            )
     assert Cnn(layer="logits", num_classes=7, weights="file:x.pth").dim == 7
     assert Cnn(model="resnet18").dim == 512
     assert Cnn(model="resnet18", layer="logits").dim == 1000
@@ -151,9 +154,16 @@ def test_rows_do_not_depend_on_the_batch(lite0: BoundCnn) -> None:
     assert np.ptp(together, axis=0).max() > 0.1
 
 
+def _photographs() -> list[Image]:
+    found = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
+    return [
+        Image(pixels=np.ascontiguousarray(picture[:, part:][:, :400])) for picture in found for part in (0, 100, 240)
+    ]
+
+
 def test_bfloat16_points_the_same_way(lite0: BoundCnn) -> None:
     half = Cnn(image_size=64, precision="bfloat16").with_state(weights.load(Cnn().weights_ref, Path()))
-    images = _pictures(6)
+    images = _photographs()
     for one, other in zip(lite0(images, CPU), half(images, CPU), strict=True):
         a, b = one.values[0], other.values[0]
         assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.995
@@ -191,7 +201,14 @@ def test_folding_is_the_same_function(model: str) -> None:
     preset = cnn.preset()
     state = backbones.fit_state(net.state_dict(), model, 1000, 64)
     folded = backbones.network(
-        state, model, layer="logits", num_classes=1000, chosen=preset, dtype=torch.float32, device=CPU
+        state,
+        model,
+        layers=("logits",),
+        spatial="mean",
+        num_classes=1000,
+        chosen=preset,
+        dtype=torch.float32,
+        device=CPU,
     )
     pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     mean, std = (torch.tensor(value).reshape(1, 3, 1, 1) for value in (preset.mean, preset.std))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from features.time import Span
 from features.types import Image
 
 CPU = torch.device("cpu")
-METHODS = ("gaussian", "median", "bilateral", "nlmeans")
+METHODS = ("gaussian", "mean", "median", "bilateral", "nlmeans")
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,8 @@ def _run(step: Denoise, pixels: np.ndarray) -> np.ndarray:
     return step.prepare([Image(pixels=pixels)], CPU)[0].pixels
 
 
-def _grainy(clean: np.ndarray) -> np.ndarray:
-    noise = np.random.default_rng(1).normal(0, 20, clean.shape)
+def _grainy(clean: np.ndarray, sigma: float = 20.0) -> np.ndarray:
+    noise = np.random.default_rng(1).normal(0, sigma, clean.shape)
     return np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
 
 
@@ -47,6 +48,7 @@ def _peppered(clean: np.ndarray) -> np.ndarray:
     ("step", "spoil"),
     [
         (Denoise(method="gaussian", sigma_space=0.8), _grainy),
+        (Denoise(method="mean", kernel_size=3), partial(_grainy, sigma=40)),
         (Denoise(method="median"), _peppered),
         (Denoise(method="bilateral", sigma_color=60, sigma_space=2), _grainy),
         (Denoise(method="nlmeans", strength=12), _grainy),
@@ -78,6 +80,11 @@ def test_median_is_scipys(clean: np.ndarray) -> None:
     assert np.array_equal(_run(Denoise(method="median", kernel_size=5), clean), wanted)
 
 
+def test_mean_is_scipys(clean: np.ndarray) -> None:
+    wanted = ndimage.uniform_filter(clean.astype(float), (7, 7, 0), mode="mirror")
+    assert np.abs(_run(Denoise(method="mean", kernel_size=7), clean) - wanted).max() <= 0.5 + 1e-9
+
+
 def test_gaussian_is_scipys(clean: np.ndarray) -> None:
     wanted = ndimage.gaussian_filter(clean.astype(float), (1.5, 1.5, 0), mode="mirror", radius=(4, 4, 0))
     found = _run(Denoise(method="gaussian", kernel_size=9, sigma_space=1.5), clean)
@@ -94,7 +101,7 @@ def test_red_stays_red(method: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "wiener"}, "method: got 'wiener', allowed: 'gaussian', 'median', 'bilateral', 'nlmeans'"),
+        ({"method": "wiener"}, "method: got 'wiener', allowed: 'gaussian', 'mean', 'median', 'bilateral', 'nlmeans'"),
         ({"kernel_size": 4}, "kernel_size: got 4, allowed: odd, 3 to 255"),
         ({"kernel_size": 257}, "kernel_size: got 257"),
         ({"sigma_space": 0.0}, "sigma_space: got 0.0, allowed: > 0 and finite"),
