@@ -23,7 +23,7 @@ from pipeline.media.video import FrameChunk, decode
 
 CPU = torch.device("cpu")
 TICK = Fraction(1, 90_000)
-TIMESCALES = dict.fromkeys((".mp4", ".mov"), {"video_track_timescale": "90000", "movie_timescale": "90000"})
+TIMESCALES = {key: {"video_track_timescale": "90000", "movie_timescale": "90000"} for key in (".mp4", ".mov")}
 RNG = np.random.default_rng(5)
 JITTERED = np.cumsum(RNG.integers(1_501, 9_007, 40)).tolist()
 PAUSES = np.cumsum([3_600] * 10 + [270_000] + [3_600] * 10 + [1_501] * 10 + [450_001] + [3_003] * 8).tolist()
