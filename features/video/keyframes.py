@@ -173,7 +173,8 @@ class Keyframes(_Selection):
     "content": one for each shot. A frame opens a shot when the change there is at least ``min_change`` (mean absolute
     difference of RGB thumbnails, share of full scale) and at least ``threshold`` times the mean difference of the four
     frames on either side; the change is the least of the four differences between the two frames before and the two
-    from there on. With ``fades`` the middle of a dissolve or fade opens one as well (see ``features.video.shots``).
+    from there on. With ``fades`` the middle of a dissolve or fade of up to about a second opens
+    one as well (see ``features.video.shots``).
     ``min_gap`` seconds must have passed since the last shot began. Black frames open none. The keyframe is the
     shot's sharpest frame that is not black (of a black shot, its sharpest), the earliest of equals.
     "uniform": a shot is the frames that begin in one ``interval`` of seconds, counted from the first frame; its
