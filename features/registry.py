@@ -15,6 +15,7 @@ EXTRACTORS: dict[str, str] = {
     "text.pretrained_vectors": "features.text.vectors:PretrainedVectors",
     "text.word2vec": "features.text.vectors:Word2Vec",
     "video.flow": "features.video.flow:Flow",
+    "video.flow_field": "features.video.flow:FlowField",
     "video.keyframes": "features.video.keyframes:KeyframeScores",
 }
 
