@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from features.types import FeatureSequence, Image, Stream, VideoClip
@@ -51,12 +52,17 @@ class FrameRequest:
 
     ``pixel_format``: "rgb24" gives ``[N, H, W, 3]``, "gray" gives luma ``[N, H, W]``. ``short_side``: scale so that the
     shorter side has this many pixels, keeping the aspect ratio (never enlarged); ``None`` keeps the size. ``rate``: at
-    most this many frames a second, chosen by timestamp; ``None`` gives every frame.
+    most this many frames a second, chosen by timestamp; ``None`` gives every frame. ``keyframes_only``: only the frames
+    that the container marks as key frames; where nothing else is asked for, no other frame is even decoded.
+    ``until_next``: a frame lasts until the next one that is given, and the last one until the video ends, so that the
+    frames given tile the video; without it each lasts until the next frame of the video.
     """
 
     pixel_format: Literal["rgb24", "gray"] = "rgb24"
     short_side: int | None = None
-    rate: float | None = None
+    rate: float | Fraction | None = None
+    keyframes_only: bool = False
+    until_next: bool = False
 
 
 class Step(Protocol):

@@ -29,6 +29,7 @@ EXTRACTORS: dict[str, str] = {
     "text.transformer": "features.text.transformer:Transformer",
     "text.word2vec": "features.text.vectors:Word2Vec",
     "video.flow": "features.video.flow:Flow",
+    "video.flow_field": "features.video.flow:FlowField",
     "video.keyframes": "features.video.keyframes:KeyframeScores",
 }
 

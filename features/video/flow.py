@@ -1,159 +1,150 @@
-"""How the picture moves: dense optical flow between successive frames, summed up in a few numbers."""
+"""How the picture moves between successive frames: summed up in a few numbers, or the field itself."""
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from features.base import FrameRequest, run_video
-from features.errors import Reason, SampleError
+from features.base import FrameRequest, State, VideoExtractor, WeightsRef, run_video
+from features.errors import Reason, SampleError, StateError
 from features.time import NS_PER_SECOND
 from features.types import FeatureSequence, Stream, VideoClip
+from features.video.fields import MIN_SIDE, Estimate, Field, Luma, Method, Preset, allow, check_shapes, estimator
+from features.video.motion import COLUMNS, SPEEDS, describe
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
-Method: TypeAlias = Literal["dis", "farneback"]
-Preset: TypeAlias = Literal["ultrafast", "fast", "medium"]
-Luma: TypeAlias = npt.NDArray[np.uint8]
-Field: TypeAlias = npt.NDArray[np.float32]
+Model: TypeAlias = Literal["raft_small", "raft_large"]
+Row: TypeAlias = npt.NDArray[np.float32]
+Summary: TypeAlias = Callable[[Field, float, tuple[Luma, Luma]], Row]
 
-COLUMNS = ("mean_speed", "std_speed", "mean_dx", "mean_dy", "median_dx", "median_dy", "residual_speed")
-"""The columns before the histogram of directions."""
-
-_MIN_SIDE = 32
-_STILL_PIXELS = 0.1
+_RAFT_MIN_SIDE = 128
+_FILE = "file:"
 
 
-def _allow(option: str, value: object, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"video.flow: {option}: got {value!r}, allowed: {', '.join(map(repr, allowed))}")
+class _Numerics:
+    """The libraries that decide the numbers of a method: torch for RAFT alone."""
+
+    def __get__(self, step: _Options | None, kind: type) -> tuple[str, ...]:
+        raft = step is not None and step.method == "raft"
+        return ("opencv-python", "torch", "torchvision") if raft else ("opencv-python",)
 
 
-def _estimator(method: Method, preset: Preset) -> Callable[[Luma, Luma], Field]:
-    import cv2
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """The options that both steps share; see ``Flow``."""
 
-    if method == "farneback":
+    name: ClassVar[str]
+    stream: ClassVar[Stream] = "video"
+    numerics: ClassVar = _Numerics()
 
-        def farneback(previous: Luma, current: Luma) -> Field:
-            start = np.zeros((*previous.shape, 2), dtype=np.float32)
-            field = cv2.calcOpticalFlowFarneback(
-                previous,
-                current,
-                start,
-                pyr_scale=0.5,
-                levels=4,
-                winsize=15,
-                iterations=3,
-                poly_n=5,
-                poly_sigma=1.1,
-                flags=0,
-            )
-            return np.asarray(field, dtype=np.float32)
+    method: Method = "dis"
+    preset: Preset = "fast"
+    model: Model = "raft_small"
+    weights: str = "DEFAULT"
+    iterations: int = 12
+    rate: float = 10.0
+    short_side: int = 144
 
-        return farneback
-    presets = {
-        "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
-        "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
-        "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
-    }
-    search = cv2.DISOpticalFlow.create(presets[preset])
+    def __post_init__(self) -> None:
+        for option, allowed in (("method", Method), ("preset", Preset), ("model", Model)):
+            allow(self.name, option, getattr(self, option), get_args(allowed))
+        if not (self.rate > 0 and math.isfinite(self.rate)):
+            raise ValueError(f"{self.name}: rate: got {self.rate}, allowed: > 0 and finite")
+        least = _RAFT_MIN_SIDE if self.method == "raft" else MIN_SIDE
+        if self.short_side < least:
+            raise ValueError(f"{self.name}: short_side: got {self.short_side}, allowed: >= {least}")
+        if self.iterations < 1:
+            raise ValueError(f"{self.name}: iterations: got {self.iterations}, allowed: >= 1")
+        if self.method == "raft":
+            _ = self.weights_ref
 
-    def dis(previous: Luma, current: Luma) -> Field:
-        start = np.zeros((*previous.shape, 2), dtype=np.float32)
-        return np.asarray(search.calc(previous, current, start), dtype=np.float32)
+    @property
+    def weights_ref(self) -> WeightsRef | None:
+        """Where RAFT's weights lie; the other methods need none."""
+        if self.method != "raft":
+            return None
+        if self.weights.startswith(_FILE):
+            return WeightsRef(kind="file", locator=self.weights.removeprefix(_FILE))
+        from features.video import raft
 
-    return dis
+        return WeightsRef(kind="torchvision", locator=f"{self.model}/{raft.weights_name(self.model, self.weights)}")
 
+    @property
+    def request(self) -> FrameRequest:
+        """Small frames at ``rate``: luma, for RAFT in colour."""
+        pixel_format: Literal["rgb24", "gray"] = "rgb24" if self.method == "raft" else "gray"
+        return FrameRequest(pixel_format=pixel_format, short_side=self.short_side, rate=self.rate)
 
-def flow_field(previous: Luma, current: Luma, *, method: Method = "dis", preset: Preset = "fast") -> Field:
-    """Return where each pixel of ``previous`` went: float32 ``[H, W, 2]``, pixels right and pixels down.
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        raise NotImplementedError
 
-    ``previous`` and ``current`` are luma, uint8 ``[H, W]``, both sides at least 32. ``method`` "dis" is dense inverse
-    search (Kroeger et al. 2016) with OpenCV's ``preset``; "farneback" is polynomial expansion (Farnebäck 2003).
+    def summary(self) -> Summary:
+        """Return what makes a row of a field, the seconds it is over and its two luma frames."""
+        raise NotImplementedError
 
-    Raises ``ValueError`` for unknown options and frames that are not luma of one size, and
-    ``SampleError(unsupported_format)`` for smaller ones (OpenCV's dense inverse search crashes on narrow strips).
-    """
-    _allow("method", method, get_args(Method))
-    _allow("preset", preset, get_args(Preset))
-    _check_shapes(previous.shape, current.shape)
-    return _estimator(method, preset)(previous, current)
+    def with_state(self, state: State) -> BoundFlow:
+        """Return the extractor that uses these weights of RAFT. Raises ``StateError`` when they do not fit."""
+        if self.method != "raft":
+            raise StateError(f"{self.name}: method {self.method!r} needs no weights; cure: use the step as it is")
+        return BoundFlow(self, state)
 
+    def open(self, device: torch.device) -> FlowSink:
+        """Begin a video. Raises ``StateError`` for RAFT, which needs weights."""
+        del device
+        if self.method == "raft":
+            ref = self.weights_ref
+            raise StateError(f"{self.name}: got no weights for {self.model}; cure: with_state(state of {ref})")
+        return FlowSink(self, estimator(self.method, self.preset))
 
-def _check_shapes(previous: tuple[int, ...], current: tuple[int, ...]) -> None:
-    if previous != current or len(current) != 2:
-        raise ValueError(
-            f"video.flow: got frames {list(previous)} and {list(current)}, allowed: luma [H, W] of one size; "
-            "cure: decode with pixel_format='gray'"
-        )
-    if min(current) < _MIN_SIDE:
-        raise SampleError(
-            Reason.UNSUPPORTED_FORMAT,
-            f"video.flow: got frames of {current[1]}x{current[0]}, allowed: both sides >= {_MIN_SIDE} pixels",
-        )
-
-
-def describe(field: Field, seconds: float, bins: int) -> npt.NDArray[np.float32]:
-    """Sum up a flow field (pixels, ``[H, W, 2]``, over ``seconds``) as one row: ``COLUMNS``, then ``bins`` directions.
-
-    Speeds and displacements are in frame widths a second. Bin ``k`` of the histogram is centred on the direction
-    ``k * 360 / bins`` degrees, 0 being right and 90 down, and holds the share of all motion that goes that way; vectors
-    shorter than 0.1 pixel, below the methods' accuracy, are left out. Without any motion the histogram is all zeros.
-    Both methods give fields that are smooth over many pixels, so every second row and column is looked at.
-    """
-    import cv2
-
-    dx, dy = np.ascontiguousarray(field[::2, ::2, 0]), np.ascontiguousarray(field[::2, ::2, 1])
-    size, degrees = cv2.cartToPolar(dx, dy, angleInDegrees=True)
-    median_dx, median_dy = float(np.median(dx)), float(np.median(dy))
-    # not cv2.magnitude: what it rounds to depends on where its arrays lie in memory
-    residual = np.sqrt((dx - np.float32(median_dx)) ** 2 + (dy - np.float32(median_dy)) ** 2)
-    (mean,), (spread,) = (value[0] for value in cv2.meanStdDev(size))
-    pixels = [mean, spread, cv2.mean(dx)[0], cv2.mean(dy)[0], median_dx, median_dy, cv2.mean(residual)[0]]
-    sector = (degrees * np.float32(bins / 360) + np.float32(0.5)).astype(np.intp).ravel() % bins
-    moved = np.where(size >= _STILL_PIXELS, size, 0).ravel()
-    directions = np.bincount(sector, weights=moved, minlength=bins)
-    total = directions.sum()
-    shares = directions / total if total > 0 else directions
-    return np.concatenate([np.array(pixels) / (field.shape[1] * seconds), shares]).astype(np.float32)
+    def __call__(self, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
+        """Return the rows of each clip."""
+        return run_video(cast("VideoExtractor", self), batch, device)
 
 
-class _FlowSink:
-    def __init__(self, options: Flow) -> None:
-        self._bins = options.bins
+class FlowSink:
+    """One video on its way: each frame is compared with the one before."""
+
+    def __init__(self, options: _Options, estimate: Estimate) -> None:
         self._dim = options.dim
-        self._estimate = _estimator(options.method, options.preset)
+        self._summary = options.summary()
+        self._estimate = estimate
+        self._ndim, self._least = (3, _RAFT_MIN_SIDE) if options.method == "raft" else (2, MIN_SIDE)
         self._last: Luma | None = None
         self._starts: list[int] = []
-        self._rows: list[npt.NDArray[np.float32]] = []
+        self._rows: list[Row] = []
 
     def push(self, frames: VideoClip) -> None:
-        """Take the next chunk of frames: luma, at the rate that was asked for."""
-        for luma, start in zip(frames.pixels, frames.start_ns.tolist(), strict=True):
+        """Take the next chunk of frames, at the rate that was asked for."""
+        for pixels, start in zip(frames.pixels, frames.start_ns.tolist(), strict=True):
             if self._last is None:
-                _check_shapes(luma.shape, luma.shape)
+                check_shapes(pixels.shape, pixels.shape, self._ndim, self._least)
             else:
-                self._pair(self._last, luma, start - self._starts[-1])
-            self._last = luma
+                self._pair(self._last, pixels, start - self._starts[-1])
+            self._last = pixels
             self._starts.append(start)
         if self._last is not None:
             self._last = self._last.copy()  # the chunk is let go
 
     def _pair(self, previous: Luma, current: Luma, duration_ns: int) -> None:
-        _check_shapes(previous.shape, current.shape)
+        check_shapes(previous.shape, current.shape, self._ndim, self._least)
         if duration_ns <= 0:
             raise SampleError(
                 Reason.BAD_TIMESTAMPS,
                 f"video.flow: a frame starts {-duration_ns} ns before the last one, allowed: starts that increase",
             )
         field = self._estimate(previous, current)
-        self._rows.append(describe(field, duration_ns / NS_PER_SECOND, self._bins))
+        self._rows.append(self._summary(field, duration_ns / NS_PER_SECOND, (_luma(previous), _luma(current))))
 
     def finish(self) -> FeatureSequence:
         """Return one row for each pair of frames."""
@@ -163,60 +154,149 @@ class _FlowSink:
         return FeatureSequence(values=np.stack(self._rows), start_ns=edges[:-1], end_ns=edges[1:])
 
 
+def _luma(pixels: Luma) -> Luma:
+    if pixels.ndim == 2:
+        return pixels
+    import cv2
+
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+
+
+class BoundFlow:
+    """``Flow`` or ``FlowField`` by RAFT with its weights; the network is built once for each process and device."""
+
+    def __init__(self, options: _Options, state: State) -> None:
+        import torch
+
+        from features.video import raft
+
+        self.options = options
+        self._state = dict(state)
+        self._networks: dict[str, nn.Module] = {"cpu": raft.network(options.model, self._state, torch.device("cpu"))}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[BoundFlow], tuple[_Options, State]]:
+        return (BoundFlow, (self.options, self._state))
+
+    def __repr__(self) -> str:
+        return f"BoundFlow({self.options!r})"
+
+    @property
+    def name(self) -> str:
+        """Name of the step."""
+        return self.options.name
+
+    @property
+    def stream(self) -> Stream:
+        """What the step reads."""
+        return self.options.stream
+
+    @property
+    def numerics(self) -> tuple[str, ...]:
+        """The libraries that decide the numbers."""
+        return self.options.numerics
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        return self.options.dim
+
+    @property
+    def request(self) -> FrameRequest:
+        """The frames that this extractor wants."""
+        return self.options.request
+
+    def open(self, device: torch.device) -> FlowSink:
+        """Begin a video."""
+        from features.video import raft
+
+        with self._lock:
+            if str(device) not in self._networks:
+                self._networks[str(device)] = raft.network(self.options.model, self._state, device)
+            net = self._networks[str(device)]
+
+        def estimate(previous: Luma, current: Luma) -> Field:
+            return raft.flow(net, previous, current, iterations=self.options.iterations, device=device)
+
+        return FlowSink(self.options, estimate)
+
+    def __call__(self, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
+        """Return the rows of each clip."""
+        return run_video(cast("VideoExtractor", self), batch, device)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Flow:
-    """Motion between successive frames: speed, camera motion, what remains of it, and directions.
+class Flow(_Options):
+    """Motion between successive frames: speeds, directions, camera motion and what remains of it, confidence.
 
     ``rate``: frames a second that are compared (chosen by timestamp when the video is decoded; frames that are pushed
-    are all used). ``short_side``: working size in pixels. ``method``, ``preset``: see ``flow_field`` (``preset`` is
-    for "dis"). ``bins``: directions in the histogram.
+    are all used). ``short_side``: working size in pixels. ``method``: "dis" (dense inverse search, Kroeger et al. 2016,
+    with OpenCV's ``preset``: some ten times as fast as the next at no larger error), "farneback" (Farnebäck 2003) or
+    "raft" (torchvision's ``model``; ``weights``: "DEFAULT", one of torchvision's names, or ``file:PATH`` of a
+    state_dict; ``iterations`` of its update; runs on the device, the others on the CPU). ``bins``: directions in the
+    histogram.
 
     One row for each pair of successive frames, over ``[start of the first, start of the second)``; fewer than two
-    frames give no row. Columns are ``columns`` and then the histogram (see ``describe``); speeds are in frame widths a
-    second, so they depend neither on resolution nor on frame rate. ``mean_speed`` and ``std_speed`` are over all
-    pixels; ``median_dx`` and ``median_dy`` are the global (camera) motion, right and down positive; ``residual_speed``
-    is the mean speed once that is taken away. Runs on the CPU whatever the device.
+    frames give no row. Columns are ``columns``, then shares of speeds, then of directions: see
+    ``features.video.motion.describe``. Speeds are in frame widths a second, so they depend neither on resolution nor
+    on frame rate.
 
-    Raises ``ValueError`` for unknown options and frames that are not luma of one size; ``SampleError``: with
-    ``unsupported_format`` for frames narrower than 32 pixels, with ``bad_timestamps`` when time does not advance.
+    Raises ``ValueError`` for unknown options and frames that are not of one size and kind; ``SampleError``: with
+    ``unsupported_format`` for frames narrower than 32 pixels (128 for RAFT), with ``bad_timestamps`` when time does not
+    advance; ``StateError`` for RAFT without weights.
     """
 
     name: ClassVar[str] = "video.flow"
-    stream: ClassVar[Stream] = "video"
-    numerics: ClassVar[tuple[str, ...]] = ("opencv-python",)
     columns: ClassVar[tuple[str, ...]] = COLUMNS
 
-    method: Method = "dis"
-    preset: Preset = "fast"
-    rate: float = 10.0
-    short_side: int = 144
     bins: int = 8
 
     def __post_init__(self) -> None:
-        _allow("method", self.method, get_args(Method))
-        _allow("preset", self.preset, get_args(Preset))
-        if not (self.rate > 0 and math.isfinite(self.rate)):
-            raise ValueError(f"video.flow: rate: got {self.rate}, allowed: > 0 and finite")
-        if self.short_side < _MIN_SIDE:
-            raise ValueError(f"video.flow: short_side: got {self.short_side}, allowed: >= {_MIN_SIDE}")
+        super().__post_init__()
         if self.bins < 1:
             raise ValueError(f"video.flow: bins: got {self.bins}, allowed: >= 1")
 
     @property
     def dim(self) -> int:
         """Width of a row."""
-        return len(COLUMNS) + self.bins
+        return len(COLUMNS) + len(SPEEDS) + 1 + self.bins
+
+    def summary(self) -> Summary:
+        """Return ``describe`` with ``bins`` directions."""
+        return lambda field, seconds, frames: describe(field, seconds, self.bins, frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowField(_Options):
+    """The field of motion itself, between successive frames, averaged over the cells of a grid.
+
+    A row holds ``dx`` and ``dy`` of each of ``rows`` x ``columns`` cells (row by row: ``[rows, columns, 2]``), in frame
+    widths a second, right and down positive. The other options, the times of rows and the errors are those of ``Flow``.
+    """
+
+    name: ClassVar[str] = "video.flow_field"
+
+    rows: int = 9
+    columns: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option, value in (("rows", self.rows), ("columns", self.columns)):
+            if value < 1:
+                raise ValueError(f"video.flow_field: {option}: got {value}, allowed: >= 1")
 
     @property
-    def request(self) -> FrameRequest:
-        """Small luma frames at ``rate``."""
-        return FrameRequest(pixel_format="gray", short_side=self.short_side, rate=self.rate)
+    def dim(self) -> int:
+        """Width of a row."""
+        return 2 * self.rows * self.columns
 
-    def open(self, device: torch.device) -> _FlowSink:
-        """Begin a video."""
-        del device
-        return _FlowSink(self)
+    def summary(self) -> Summary:
+        """Return the field on the grid, flat."""
+        import cv2
 
-    def __call__(self, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
-        """Return the rows of each clip."""
-        return run_video(self, batch, device)
+        def cells(field: Field, seconds: float, frames: tuple[Luma, Luma]) -> Row:
+            del frames
+            grid = cv2.resize(field, (self.columns, self.rows), interpolation=cv2.INTER_AREA)
+            return np.asarray(grid / np.float32(field.shape[1] * seconds), dtype=np.float32).ravel()
+
+        return cells

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from features.errors import Reason, SampleError
-from features.time import round_ns, ticks_to_ns
+from features.time import seconds_to_ns, ticks_to_ns
 from pipeline.media.source import Source, looks_like
 
 if TYPE_CHECKING:
@@ -99,7 +99,15 @@ def clock_offset_ns(container: InputContainer) -> int:
         return ticks_to_ns(stream.start_time or 0, stream.time_base or Fraction(1, 1))
     if not container.format.flags & _TS_DISCONT or container.start_time is None:
         return 0
-    return round_ns(container.start_time * 1000, 1)
+    starts = [
+        Fraction(stream.start_time) * stream.time_base
+        for stream in container.streams
+        if stream.start_time is not None and stream.time_base is not None
+    ]
+    # the container's own start is one of them, in whole microseconds
+    given = Fraction(container.start_time, 1_000_000)
+    exact = min((start for start in starts if abs(start - given) <= Fraction(1, 1_000_000)), default=given)
+    return seconds_to_ns(exact)
 
 
 def choose(source: Source, streams: tuple[StreamT, ...], missing: Reason) -> StreamT:

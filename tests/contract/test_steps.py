@@ -227,6 +227,7 @@ EXTRACTOR: dict[str, Case] = {
         batch_atol=1e-6,
     ),
     "video.flow": Case(other={"bins": 4}, sample=video(()), least=(no_frames(), 0)),
+    "video.flow_field": Case(other={"rows": 4}, sample=video(()), least=(no_frames(), 0)),
     "video.keyframes": Case(other={"min_gap": 0.2}, sample=video((3,)), least=(no_frames(3), 0)),
 }
 
@@ -389,7 +390,8 @@ def test_no_case_is_left_over() -> None:
 def test_an_extractor_is_one_and_says_what_it_needs(name: str) -> None:
     step = make(name, EXTRACTORS, EXTRACTOR)
     assert isinstance(step, Extractor)
-    assert isinstance(step, (NeedsFit, NeedsWeights)) == (EXTRACTOR[name].state is not None)
+    needs = isinstance(step, NeedsFit) or (isinstance(step, NeedsWeights) and step.weights_ref is not None)
+    assert needs == (EXTRACTOR[name].state is not None)
     bound = ready(name)
     assert isinstance(bound, Extractor)
     assert (bound.name, bound.stream, bound.dim) == (name, step.stream, step.dim)

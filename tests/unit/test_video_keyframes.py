@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from features.base import FrameRequest, FrameSelector, VideoExtractor
 from features.errors import SampleError
 from features.types import FeatureSequence, Image, VideoClip
-from features.video.keyframes import Keyframes, KeyframeScores, Shot, ShotFinder
+from features.video.keyframes import Keyframes, KeyframeScores, Selector
+from features.video.shots import Shot
 
 CPU = torch.device("cpu")
 FRAME_NS = 40_000_000
+METHODS = ["content", "uniform", "container", "cluster"]
 SIZE = (72, 128)
 
 
@@ -62,7 +64,7 @@ def _pushed(clip: VideoClip, push: Callable[[VideoClip], None], cuts: list[int])
 
 
 def _shots(clip: VideoClip, **options: object) -> list[Shot]:
-    finder = ShotFinder(replace(Keyframes(), **options))
+    finder = Selector(replace(Keyframes(), **options))
     finder.push(clip)
     return finder.finish()
 
@@ -139,7 +141,7 @@ def test_repeated_frames_hide_no_cut() -> None:
     assert _cut_frames(pixels) == [24]
 
 
-def test_slow_fade_is_no_cut() -> None:
+def test_a_very_slow_dissolve_is_no_cut() -> None:
     one, other = _scene(12, 60, pan=0), _scene(13, 60, pan=0)
     weight = np.linspace(0, 1, 60)[:, None, None, None]
     assert _cut_frames((one * (1 - weight) + other * weight).astype(np.uint8)) == []
@@ -159,7 +161,7 @@ def test_min_gap() -> None:
 @settings(deadline=None, max_examples=15)
 @given(
     cuts=st.lists(st.integers(0, 134), max_size=8),
-    method=st.sampled_from(["content", "uniform"]),
+    method=st.sampled_from(METHODS),
     limit=st.sampled_from([None, 1, 2, 3]),
 )
 def test_chunks_change_nothing(film: VideoClip, cuts: list[int], method: str, limit: int | None) -> None:
@@ -178,7 +180,7 @@ def test_chunks_change_nothing(film: VideoClip, cuts: list[int], method: str, li
 
 @settings(deadline=None, max_examples=10)
 @given(
-    method=st.sampled_from(["content", "uniform"]),
+    method=st.sampled_from(METHODS[:3]),
     limit=st.sampled_from([None, 1, 3]),
     threshold=st.floats(1, 4),
     gap=st.floats(0, 1),
@@ -191,7 +193,7 @@ def test_spans_tile_the_video(film: VideoClip, method: str, limit: int | None, t
     assert all(shot.start_ns <= shot.keyframe.start_ns < shot.end_ns for shot in shots)
 
 
-@pytest.mark.parametrize("method", ["content", "uniform"])
+@pytest.mark.parametrize("method", METHODS[:3])
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 50])
 def test_max_keyframes_keeps_the_strongest_cuts(film: VideoClip, method: str, limit: int) -> None:
     options = {"method": method, "interval": 0.6, "min_gap": 0.0, "threshold": 1.0, "min_change": 0.02}
@@ -272,7 +274,7 @@ def test_very_short_videos(count: int) -> None:
     clip = _clip(_scene(1, 3)[:count])
     (rows,) = KeyframeScores()([clip], CPU)
     assert isinstance(rows, FeatureSequence)
-    assert rows.values.shape == (min(count, 1), 4)
+    assert rows.values.shape == (min(count, 1), 6)
     assert len(_images(clip, Keyframes())) == min(count, 1)
 
 
@@ -282,25 +284,29 @@ def test_odd_sizes(shape: tuple[int, int]) -> None:
     assert np.isfinite(KeyframeScores()([_clip(pixels)], CPU)[0].values).all()
 
 
-def test_memory_is_a_frame_a_shot_and_a_few_more() -> None:
-    finder = ShotFinder(Keyframes(max_keyframes=3))
+def test_memory_is_a_frame_a_shot_and_those_of_a_second() -> None:
+    selector = Selector(Keyframes(max_keyframes=3))
     for k in range(12):
-        finder.push(_clip(_scene(k, 15), first_ns=k * 15 * FRAME_NS))
-        held = {id(frame) for frame in finder._frames} | {id(shot.keyframe) for shot in finder._shots}
-        assert len(held) <= 3 + 9
-        assert all(frame.pixels.base is None for frame in finder._frames)
-    assert len(finder.finish()) == 3
+        selector.push(_clip(_scene(k, 15), first_ns=k * 15 * FRAME_NS))
+        finder = selector._finder
+        pictures = {id(frame): frame for frame in finder._frames if frame.pixels.size}
+        pictures |= {id(shot.keyframe): shot.keyframe for shot in selector._shots}
+        assert len(pictures) <= 3 + 1 + 30
+        assert all(frame.pixels.base is None for frame in pictures.values())
+        assert len(finder._frames) <= 45
+    assert len(selector.finish()) == 3
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "random"}, "method: got 'random', allowed: 'content', 'uniform'"),
+        ({"method": "random"}, "method: got 'random', allowed: 'content', 'uniform', 'container', 'cluster'"),
         ({"threshold": 0.5}, "threshold: got 0.5, allowed: >= 1 and finite"),
         ({"min_change": 0.0}, "min_change: got 0.0, allowed: between 0 and 1"),
         ({"min_gap": -1.0}, "min_gap: got -1.0, allowed: >= 0 and finite"),
         ({"interval": 0.0}, "interval: got 0.0, allowed: > 0 and finite"),
         ({"interval": float("nan")}, "interval: got nan"),
+        ({"distance": 1.5}, "distance: got 1.5, allowed: 0 to 1"),
         ({"max_keyframes": 0}, "max_keyframes: got 0, allowed: >= 1, or none"),
         ({"short_side": 0}, "short_side: got 0, allowed: >= 1"),
     ],
@@ -312,7 +318,7 @@ def test_impossible_options(step: Keyframes | KeyframeScores, options: dict[str,
 
 
 def test_refuses_luma_other_sizes_and_time_that_goes_back() -> None:
-    finder = ShotFinder(Keyframes())
+    finder = Selector(Keyframes())
     with pytest.raises(
         ValueError, match=r"got frames \[8, 8\], allowed: RGB .* cure: decode with pixel_format='rgb24'"
     ):
