@@ -1,0 +1,305 @@
+"""Rows of one feature as arrays: gathered from mapped files, or from row groups that pyarrow has decoded.
+
+Memory: open row groups are forgotten when their decoded bytes exceed ``cache_bytes``, or when more than ``_MAX_OPEN``
+are open, the longest unused first; those that one call needs are all open at once. Mapped values cost nothing but the
+system's page cache, and a byte for each row's validity.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from features.errors import StoreError
+from pipeline.loader.index import COLUMNS, FeatureIndex, local_path, parquet_file
+from pipeline.store import DatasetStore
+from pipeline.store.mapped import map_file
+
+TIMES = ("start_ns", "end_ns")
+CACHE_BYTES = 256 << 20
+"""How many bytes of decoded row groups a feature keeps by default."""
+_MAX_OPEN = 2048
+_NS_BYTES = 8
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Ragged:
+    """Sequences of ``B`` samples, one after another; a missing one has no rows.
+
+    ``values`` float32 ``[S, D]``; ``valid`` bool ``[S]``; ``lengths`` int64 ``[B]``; ``present`` bool ``[B]``;
+    ``times`` int64 ``[S]`` by name, where asked for.
+    """
+
+    values: npt.NDArray[np.float32]
+    valid: npt.NDArray[np.bool_]
+    lengths: npt.NDArray[np.int64]
+    present: npt.NDArray[np.bool_]
+    times: dict[str, npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Padded:
+    """Sequences of ``B`` samples side by side, padded to the longest one, ``L``.
+
+    ``values`` float32 ``[B, L, D]``; ``mask`` bool ``[B, L]``: true where a row exists and is valid; ``lengths``,
+    ``present`` as in ``Ragged``; ``times`` int64 ``[B, L]``. What the mask leaves out is zeros that mean nothing.
+    """
+
+    values: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.bool_]
+    lengths: npt.NDArray[np.int64]
+    present: npt.NDArray[np.bool_]
+    times: dict[str, npt.NDArray[np.int64]]
+
+
+class _Map:
+    """A mapped file, as long as one of its row groups is open."""
+
+    def __init__(self, path: str, size: int) -> None:
+        self.buffer = memoryview(map_file(path, size))
+
+
+class _Group:
+    """An open row group: the bytes of its columns, and which rows are valid. ``owned``: bytes that it takes itself."""
+
+    def __init__(self, columns: dict[str, memoryview], valid: npt.NDArray[np.bool_], owned: int, keeper: Any) -> None:
+        self.columns = columns
+        self.address = {name: _address(column) for name, column in columns.items()}
+        self.valid = valid
+        self.all_valid = bool(valid.all())
+        self.owned = owned + valid.nbytes
+        self._keeper = keeper
+
+
+class FeatureRows:
+    """Reads rows of a ``FeatureIndex``; may be pickled (what is open stays here) and be used by several threads."""
+
+    def __init__(self, store: str, dataset: str, index: FeatureIndex, cache_bytes: int = CACHE_BYTES) -> None:
+        self._place = (store, dataset)
+        self.index = index
+        self.cache_bytes = cache_bytes
+        self._start()
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._store: DatasetStore | None = None
+        self._open: OrderedDict[int, _Group] = OrderedDict()
+        self._owned = 0
+        self._maps: WeakValueDictionary[int, _Map] = WeakValueDictionary()
+        self._values_at = np.zeros(len(self.index.rows), dtype=np.int64)  # addresses; right for open groups only
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_place": self._place, "index": self.index, "cache_bytes": self.cache_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def ragged(self, rows: npt.NDArray[np.int64], *, times: bool = False) -> Ragged:
+        """The sequences of ``rows`` (places in the index; -1: missing), one after another."""
+        with self._lock:
+            batch = _Batch(self, rows)
+            return Ragged(
+                values=batch.values().reshape(-1, self.index.dim),
+                valid=batch.valid(),
+                lengths=batch.lengths,
+                present=batch.present,
+                times={name: batch.times(name) for name in TIMES} if times else {},
+            )
+
+    def padded(self, rows: npt.NDArray[np.int64], *, times: bool = False) -> Padded:
+        """The sequences of ``rows`` (places in the index; -1: missing), padded to the longest of them."""
+        with self._lock:
+            batch = _Batch(self, rows)
+            longest = int(batch.lengths.max(initial=0))
+            shape = (len(rows), longest)
+            mask = np.arange(longest) < batch.lengths[:, None]
+            if not batch.all_valid:
+                mask[mask] = batch.valid()
+            return Padded(
+                values=batch.values(longest).reshape(*shape, self.index.dim),
+                mask=mask,
+                lengths=batch.lengths,
+                present=batch.present,
+                times={name: batch.times(name, longest).reshape(shape) for name in TIMES} if times else {},
+            )
+
+    def groups(self, needed: npt.NDArray[np.int64]) -> dict[int, _Group]:
+        """Open row groups, by number; others may be forgotten for them."""
+        found = {}
+        for number in needed.tolist():
+            group = self._open.get(number)
+            if group is None:
+                group = self._opened(number)
+                self._open[number] = group
+                self._owned += group.owned
+                self._values_at[number] = group.address["values"]
+            else:
+                self._open.move_to_end(number)
+            found[number] = group
+        while len(self._open) > len(found) and (self._owned > self.cache_bytes or len(self._open) > _MAX_OPEN):
+            self._owned -= self._open.popitem(last=False)[1].owned
+        return found
+
+    def addresses(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Where in memory the values of rows begin; their groups must be open."""
+        index = self.index
+        at: npt.NDArray[np.int64] = self._values_at[index.group[rows]] + index.first[rows] * (4 * index.dim)
+        return at
+
+    @property
+    def open_bytes(self) -> int:
+        """Bytes that open row groups take now, mapped ones apart."""
+        return self._owned
+
+    def _opened(self, number: int) -> _Group:
+        index, total = self.index, int(self.index.rows[number])
+        file = int(index.file[number])
+        path, size = index.files[file]
+        if self._store is None:
+            self._store = DatasetStore(*self._place)
+        local = local_path(self._store, path)
+        if index.places[number, 0] < 0 or local is None:
+            return self._decoded(path, number, total)
+        mapped = self._maps.get(file)
+        if mapped is None:
+            mapped = self._maps[file] = _Map(local, size)
+        widths = (4 * index.dim, _NS_BYTES, _NS_BYTES)
+        at = index.places[number].tolist()
+        columns = {
+            name: mapped.buffer[begin : begin + total * width]
+            for name, begin, width in zip(COLUMNS, at, widths, strict=False)
+        }
+        bits = np.frombuffer(mapped.buffer, np.uint8, count=(total + 7) // 8, offset=at[-1])
+        valid = np.unpackbits(bits, count=total, bitorder="little").view(np.bool_)
+        return _Group(columns, valid, 0, mapped)
+
+    def _decoded(self, path: str, number: int, total: int) -> _Group:
+        """A row group as pyarrow reads it."""
+        if self._store is None:
+            self._store = DatasetStore(*self._place)
+        with parquet_file(self._store, path, None) as parquet:
+            table = parquet.read_row_group(int(self.index.number[number]), columns=list(COLUMNS), use_threads=False)
+        arrays = {name: _flat(path, table[name]) for name in COLUMNS}
+        valid = arrays.pop("valid").astype(np.bool_)
+        wanted = {"values": total * self.index.dim, "start_ns": total, "end_ns": total}
+        got = {name: len(array) for name, array in arrays.items()}
+        if got != wanted or len(valid) != total:
+            raise StoreError(f"{path}: got lists of {got}, allowed: {wanted}; cure: gristmill verify")
+        columns = {name: array.view(np.uint8).data for name, array in arrays.items()}
+        return _Group(columns, valid, sum(column.nbytes for column in columns.values()), arrays)
+
+
+def _flat(path: str, column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """All numbers of a list column. Raises ``StoreError`` where there are nulls."""
+    flat = column.combine_chunks().flatten()
+    if column.null_count or flat.null_count:
+        raise StoreError(f"{path}: got nulls, allowed: none; cure: gristmill verify")
+    return np.ascontiguousarray(flat.to_numpy(zero_copy_only=False))
+
+
+class _Batch:
+    """Some rows and their open groups; used while the lock is held."""
+
+    def __init__(self, feature: FeatureRows, rows: npt.NDArray[np.int64]) -> None:
+        index = feature.index
+        self._feature, self.present = feature, rows >= 0
+        self._rows = rows[self.present]
+        self._group = index.group[self._rows]
+        self._groups = feature.groups(np.unique(self._group))
+        self._length = index.length[self._rows]
+        self.lengths = np.zeros(len(rows), dtype=np.int64)
+        self.lengths[self.present] = self._length
+        self.all_valid = all(group.all_valid for group in self._groups.values())
+
+    def valid(self) -> npt.NDArray[np.bool_]:
+        """Validity of all rows, one sample after another."""
+        if self.all_valid:
+            return np.ones(int(self._length.sum()), dtype=np.bool_)
+        begins = self._feature.index.first[self._rows]
+        ends = begins + self._length
+        places = zip(self._group.tolist(), begins.tolist(), ends.tolist(), strict=True)
+        return np.concatenate([self._groups[number].valid[begin:end] for number, begin, end in places])
+
+    def values(self, pad_to: int | None = None) -> npt.NDArray[np.float32]:
+        """All values, one sample after another, each padded with zeros to ``pad_to`` rows where that is given."""
+        width = 4 * self._feature.index.dim
+        at = self._feature.addresses(self._rows)
+        length = self._length
+        if len(at) > 1 and length[0] and (length == length[0]).all():  # equal pieces
+            size = int(length[0]) * width
+            if pad_to is None or self.present.all():
+                if (np.diff(at) != size).any():  # else one piece, or few
+                    return gather(at, size).view(np.float32)
+            else:
+                nothing = np.zeros(size, dtype=np.uint8)
+                everyone = np.full(len(self.present), nothing.ctypes.data, dtype=np.int64)
+                everyone[self.present] = at
+                return gather(everyone, size).view(np.float32)
+        return np.frombuffer(self._join("values", at, width, pad_to), np.float32)
+
+    def times(self, name: str, pad_to: int | None = None) -> npt.NDArray[np.int64]:
+        """Times of all rows, laid out as ``values``."""
+        base = np.array([self._groups[number].address[name] for number in self._group.tolist()], dtype=np.int64)
+        at = base + self._feature.index.first[self._rows] * _NS_BYTES
+        return np.frombuffer(self._join(name, at, _NS_BYTES, pad_to), np.int64)
+
+    def _join(self, name: str, at: npt.NDArray[np.int64], width: int, pad_to: int | None) -> bytearray:
+        ends = at + self._length * width
+        if pad_to is None or (self.lengths == pad_to).all():
+            begins = np.ones(len(at), dtype=np.bool_)  # neighbours are one piece
+            begins[1:] = (at[1:] != ends[:-1]) | (self._group[1:] != self._group[:-1])
+            return bytearray().join(self._pieces(name, at[begins], ends[np.roll(begins, -1)], self._group[begins]))
+        nothing = memoryview(bytes(pad_to * width))
+        found = iter(self._pieces(name, at, ends, self._group))
+        pieces = []
+        for used, present in zip((self.lengths * width).tolist(), self.present.tolist(), strict=True):
+            pieces += [next(found), nothing[used:]] if present else [nothing]
+        return bytearray().join(pieces)
+
+    def _pieces(
+        self, name: str, at: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], group: npt.NDArray[np.int32]
+    ) -> list[memoryview]:
+        """The bytes of a column between addresses, each pair within a group."""
+        held = {number: (found.columns[name], found.address[name]) for number, found in self._groups.items()}
+        pieces = []
+        for begin, end, number in zip(at.tolist(), ends.tolist(), group.tolist(), strict=True):
+            column, base = held[number]
+            pieces.append(column[begin - base : end - base])
+        return pieces
+
+
+class _Memory:
+    """``count`` overlapping items of ``size`` bytes, one at every byte from ``address`` on, as numpy sees them."""
+
+    def __init__(self, address: int, count: int, size: int) -> None:
+        self.__array_interface__ = {
+            "data": (address, True),
+            "shape": (count,),
+            "strides": (1,),
+            "typestr": f"|V{size}",
+            "version": 3,
+        }
+
+
+def gather(addresses: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.void]:
+    """Copy ``size`` bytes from each address, in one go however many files they are of.
+
+    Numbers in mapped pages are not aligned, and gathering unaligned floats is thirty times slower than gathering
+    bytes. Every address must be readable for ``size`` bytes; what lies between them is not touched.
+    """
+    low = int(addresses.min())
+    items = np.asarray(_Memory(low, int(addresses.max()) - low + 1, size))
+    found: npt.NDArray[np.void] = items[addresses - low]
+    return found
+
+
+def _address(column: memoryview) -> int:
+    return int(np.frombuffer(column, np.uint8).ctypes.data) if len(column) else 0
