@@ -176,6 +176,8 @@ def finish_run(reports: list[Any], *, strict: bool, as_json: bool) -> None:
     else:
         for report in reports:
             print_report(console(), report)
+            if report.page:
+                console().print(f"Report: {report.page}", markup=False, soft_wrap=True)
     if strict and any(report.samples is not None and report.samples.quarantined for report in reports):
         raise typer.Exit(QUARANTINED)
 

@@ -204,6 +204,22 @@ def acquire(store: DatasetStore, purpose: str, *, events: Events = SILENT) -> It
         lease.release()
 
 
+def holder(store: DatasetStore) -> Holder | None:
+    """Who writes a data set now; ``None`` where nobody does, or the one who did is dead. Changes nothing.
+
+    A holder on another machine counts as alive until its last renewal is older than ``STALE_SECONDS``.
+    """
+    found = store.read(FILE)
+    try:
+        told = None if found is None else _HOLDER.validate_json(found.content)
+    except ValidationError:
+        return None
+    if told is None or told.released:
+        return None
+    alive = _lives(told) if told.is_here else not told.is_stale
+    return told if alive else None
+
+
 def _machine() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
