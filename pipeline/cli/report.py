@@ -119,26 +119,27 @@ _COLOURS = {"published": "green", "unchanged": "green", "red": "red", "crashed":
 
 
 def _draw(found: list[Any]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     from pipeline.report.facts import when
     from pipeline.report.page import in_bytes
 
-    table = Table()
-    for name in ("data set", "last run", "result"):
-        table.add_column(name)
-    for name in ("snapshot", "samples", "rows", "quarantine", "disk"):
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("data set")
+    for name in ("last run, UTC", "result"):
+        table.add_column(name, no_wrap=True)
+    for name in ("snapshot", "rows", "quarantine", "disk"):
         table.add_column(name, justify="right")
     out = console()
     for one in found:
         result = "never run" if one.last_status is None else one.last_status
         table.add_row(
             Text(one.dataset),
-            "" if one.last_run is None else when(one.last_run),
+            "" if one.last_run is None else when(one.last_run)[:16],
             Text(result, style=_COLOURS.get(result, "yellow")),
             "none" if one.snapshot is None else str(one.snapshot),
-            f"{one.samples:,}",
             f"{one.rows:,}",
             Text(f"{one.quarantined:,}", style="yellow" if one.quarantined else ""),
             in_bytes(one.disk),

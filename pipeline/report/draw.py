@@ -12,6 +12,8 @@ from features.types import AudioClip
 
 Pixels = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+_TINT = 0.6
+"""How much of a frame the colours of its flow hide where it is strongest."""
 RANGE_DB = 70.0
 """What a spectrogram shows below its loudest point."""
 
@@ -82,7 +84,7 @@ def flow_over(frame: Pixels, field: Float32, limit: float, zoom: int = 2) -> Pix
     height, width = field.shape[:2]
     strength = np.clip(np.linalg.norm(field, axis=2) / max(limit, 1e-6), 0, 1)[..., None]
     grey = frame.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    mixed = grey * (1 - 0.75 * strength) + flow_colours(field, limit) * 0.75 * strength
+    mixed = grey * (1 - _TINT * strength) + flow_colours(field, limit) * _TINT * strength
     large: Any = cv2.resize(mixed.astype(np.uint8), (width * zoom, height * zoom), interpolation=cv2.INTER_LINEAR)
     step = max(12, min(height, width) // 9)
     for y in range(step // 2, height, step):
@@ -121,7 +123,8 @@ def over_time(
 def feature_strip(values: Float32, columns: npt.NDArray[np.int64], lines: int = 24) -> Pixels:
     """Feature rows ``[T, D]`` over time, RGBA ``[lines, len(columns), 4]``; transparent where ``columns`` is -1.
 
-    At most ``lines`` of the D numbers are drawn, evenly chosen; each is scaled by its own lowest and highest value.
+    At most ``lines`` of the D numbers are drawn, evenly chosen. Each is scaled by its own lowest and highest value;
+    where nothing changes over time, by those of all numbers.
     """
     import cv2
 
@@ -133,6 +136,8 @@ def feature_strip(values: Float32, columns: npt.NDArray[np.int64], lines: int = 
     picked = values[:, chosen]
     used = picked[np.unique(columns[shown])]
     low, high = used.min(axis=0), used.max(axis=0)
+    if np.array_equal(low, high):  # nothing changes over time: the numbers are set against each other
+        low, high = used.min(keepdims=True), used.max(keepdims=True)
     level = np.where(high > low, (picked - low) / np.where(high > low, high - low, 1), 0.5)
     drawn = (np.clip(level[np.maximum(columns, 0)].T, 0, 1) * 255).astype(np.uint8)
     colours: Any = cv2.cvtColor(cv2.applyColorMap(drawn, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)

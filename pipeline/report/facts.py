@@ -19,8 +19,17 @@ from pipeline.store.quarantine import Failure
 
 SHOWN_NOTICES = 50
 SHOWN_FAILURES = 200
+_BECAUSE = {
+    "new": "new",
+    "removed": "removed",
+    "failed before, and the recipe changed": "because it failed before, and the recipe changed",
+    "must be fitted first": "because the feature had to be fitted first",
+    "stale or missing, but not asked for": "stale or missing, but not asked for",
+}
 _STAYED = ("unchanged", "in quarantine, nothing changed")
 _TREND = 20
+_ENOUGH = 20
+"""Rates of fewer pieces say nothing against each other."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ def changes(material: Material) -> dict[str, Any]:
     """What changed since the snapshot before: reasons of each feature, samples that came and went."""
     record = material.record
     told = {
-        name: [(reason, count) for reason, count in why if reason not in _STAYED]
+        name: [(_BECAUSE.get(reason, f"because {reason}"), count) for reason, count in why if reason not in _STAYED]
         for name, why in record.reasons.items()
     }
     stayed = {name: sum(count for reason, count in why if reason in _STAYED) for name, why in record.reasons.items()}
@@ -94,7 +103,8 @@ def parts(material: Material) -> list[dict[str, Any]]:
     found = []
     for name, spent in sorted(record.spent.items(), key=lambda item: -item[1].seconds):
         now = _rate(spent)
-        then = next((rate for run in material.earlier if (rate := _rate(run.spent.get(name, Spent())))), None)
+        last = next((run.spent[name] for run in material.earlier if _rate(run.spent.get(name, Spent()))), Spent())
+        then = _rate(last)
         found.append(
             {
                 "name": name,
@@ -103,7 +113,7 @@ def parts(material: Material) -> list[dict[str, Any]]:
                 "percent": 100 * spent.seconds / total,
                 "rate": now,
                 "before": then,
-                "ratio": now / then if now and then else None,
+                "ratio": now / then if now and then and min(spent.count, last.count) >= _ENOUGH else None,
             }
         )
     return found
@@ -168,6 +178,7 @@ def trends(material: Material) -> list[tuple[str, Markup, str]]:
     runs = [*reversed(material.earlier[: _TREND - 1]), material.record]
     if len(runs) < 2:
         return []
+    gap: list[float | None] = [None] * (_TREND - len(runs))
     shown: list[tuple[str, list[float | None], str]] = [
         ("seconds", [seconds_of(run) for run in runs], ",.1f"),
         ("rows computed", [float(run.computed) for run in runs], ",.0f"),
@@ -180,7 +191,7 @@ def trends(material: Material) -> list[tuple[str, Markup, str]]:
     return [
         (
             what,
-            charts.history(values, f"{what} of the last {len(runs)} runs"),
+            charts.history([*gap, *values], f"{what} of the last {len(runs)} runs"),
             "–" if values[-1] is None else f"{values[-1]:{form}}",
         )
         for what, values, form in shown

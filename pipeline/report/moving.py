@@ -23,7 +23,7 @@ from pipeline.report.draw import flow_over, flow_wheel, thumbnail
 from pipeline.report.material import Material, Shown
 from pipeline.report.media import beginning
 
-SECONDS = 30.0
+SECONDS = 20.0
 """What is looked at of each video."""
 KEYFRAMES = 12
 FIELDS = 2

@@ -127,7 +127,7 @@ def _of_snapshot(material: Material, album: Album, count: int) -> dict[str, Any]
     from pipeline.report.stills import images, texts
     from pipeline.report.strips import alignment
 
-    makers = {"texts": texts, "images": images, "sounds": sounds, "videos": videos, "alignment": alignment}
+    makers = {"texts": texts, "images": images, "sounds": sounds, "alignment": alignment, "videos": videos}
     for name, make in makers.items():
         found[name] = album.attempt(f"the section of {name}", partial(make, material, album, count))
     return found
