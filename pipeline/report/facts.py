@@ -27,6 +27,7 @@ _BECAUSE = {
     "stale or missing, but not asked for": "stale or missing, but not asked for",
 }
 _STAYED = ("unchanged", "in quarantine, nothing changed")
+_PAGE = "report"
 _TREND = 20
 _ENOUGH = 20
 """Rates of fewer pieces say nothing against each other."""
@@ -76,8 +77,8 @@ def changes(material: Material) -> dict[str, Any]:
 
 
 def seconds_of(record: RunReport) -> float:
-    """Wall seconds of all stages."""
-    return sum(record.seconds.values())
+    """Wall seconds of all stages; what the page itself took is not in it."""
+    return sum(seconds for stage, seconds in record.seconds.items() if stage != _PAGE)
 
 
 def stages(record: RunReport) -> list[dict[str, Any]]:
@@ -90,6 +91,8 @@ def stages(record: RunReport) -> list[dict[str, Any]]:
     }
     found = []
     for stage, seconds in record.seconds.items():
+        if stage == _PAGE:
+            continue
         count, unit = pieces.get(stage, (0, ""))
         rate = f"{count / seconds:,.1f} {unit}/s" if count > 0 and seconds > 0 else ""
         found.append({"name": stage, "seconds": seconds, "percent": 100 * seconds / total, "rate": rate})
@@ -128,7 +131,7 @@ def bottleneck(record: RunReport) -> str:
     total = seconds_of(record)
     if total <= 0:
         return ""
-    stage, seconds = max(record.seconds.items(), key=lambda item: item[1])
+    stage, seconds = max(((name, s) for name, s in record.seconds.items() if name != _PAGE), key=lambda item: item[1])
     told = f"{stage} took {seconds:,.1f} of {total:,.1f} s ({seconds / total:.0%})"
     working = {name: spent for name, spent in record.spent.items() if name.partition(" ")[0] != "align"}
     worked = sum(spent.seconds for spent in working.values())

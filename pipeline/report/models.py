@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.fusion.result import RESULT_FILE
-from pipeline.report.material import Material
+from pipeline.store import DatasetStore
 
 _METRICS = ("accuracy", "precision", "recall", "f1")
 _SHOWN_LABELS = 20
@@ -22,25 +22,21 @@ class Confusion:
     cells: list[list[tuple[float, int]]]
 
 
-def models(material: Material) -> dict[str, Any] | None:
-    """The newest result of training on this snapshot, else on the newest before it; ``None`` where there is none."""
-    snapshot = material.snapshot
-    if snapshot is None:
-        return None
-    store = material.store
+def models(store: DatasetStore, snapshot: int) -> dict[str, Any] | None:
+    """The newest result of training on a snapshot, else on the newest before it; ``None`` where there is none."""
     folder = store.path("_models")
     if not store.fs.exists(folder):
         return None
     versions: dict[int, list[str]] = {}
     for path in store.fs.ls(folder, detail=False):
         version = str(path).rstrip("/").rpartition("/")[2].partition("-")[0]
-        if version.isdigit() and int(version) <= snapshot.version and store.fs.exists(f"{path}/{RESULT_FILE}"):
+        if version.isdigit() and int(version) <= snapshot and store.fs.exists(f"{path}/{RESULT_FILE}"):
             versions.setdefault(int(version), []).append(f"{path}/{RESULT_FILE}")
     if not versions:
         return None
     newest = max(versions)
     path = max(versions[newest], key=lambda path: store.fs.modified(path))
-    return _told(json.loads(store.fs.cat_file(path)), newest, current=newest == snapshot.version)
+    return _told(json.loads(store.fs.cat_file(path)), newest, current=newest == snapshot)
 
 
 def _told(document: dict[str, Any], version: int, *, current: bool) -> dict[str, Any]:

@@ -91,14 +91,12 @@ def render(material: Material) -> str:
         "sounds": None,
         "texts": None,
         "alignment": None,
-        "features": None,
         "models": None,
     }
     with importable(material.catalog.folder):
         if count and record.status != "unchanged":
             page |= _faces(material, album, failed)
-        if material.snapshot is not None:
-            page |= _of_snapshot(material, album, count)
+        page |= _of_snapshot(material, album, count)
     return environment().get_template("page.html").render(**page, missing=album.missing)
 
 
@@ -119,7 +117,9 @@ def _faces(material: Material, album: Album, failed: dict[str, Any]) -> dict[str
 def _of_snapshot(material: Material, album: Album, count: int) -> dict[str, Any]:
     """What is told of a snapshot that was published: numbers first, for pictures may run out of time."""
     found: dict[str, Any] = {"features": _features(material, album)}
-    found["models"] = album.attempt("results of training", partial(models, material))
+    if material.snapshot is None:
+        return found
+    found["models"] = album.attempt("results of training", partial(models, material.store, material.snapshot.version))
     if not count:
         return found
     from pipeline.report.moving import videos

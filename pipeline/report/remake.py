@@ -1,13 +1,19 @@
-"""Making the page of an earlier run anew, from what the store has of it."""
+"""Pages of earlier runs, made anew or brought up to date from what the store has of them."""
 
 from __future__ import annotations
+
+import logging
+import posixpath
 
 from pipeline.catalog import Catalog
 from pipeline.report.index import write_index
 from pipeline.report.material import of_record
-from pipeline.report.page import write_page
-from pipeline.report.records import list_runs, write_record
+from pipeline.report.models import models
+from pipeline.report.page import environment, write_page
+from pipeline.report.records import list_runs, page_path, write_record
 from pipeline.store import DatasetStore
+
+_logger = logging.getLogger(__name__)
 
 
 def remake(catalog: Catalog, dataset: str, run_id: str) -> str:
@@ -23,14 +29,32 @@ def remake(catalog: Catalog, dataset: str, run_id: str) -> str:
     return material.record.page
 
 
-def after_training(catalog: Catalog, dataset: str, version: int) -> str:
-    """Make the page of the run that published a snapshot anew, now that models are trained on it.
+def show_models(store: DatasetStore, snapshot: int) -> str:
+    """Put what was trained on a snapshot into the page of the run that published it; return where that lies.
 
-    Empty where that run has left no page.
+    The rest of the page stays as it is. Empty where there is no such page, or it could not be changed: the models are
+    trained all the same.
     """
-    store = DatasetStore(catalog.store, dataset)
-    for entry in list_runs(store):
-        record = entry.record
-        if record is not None and record.published and record.snapshot == version and record.page:
-            return remake(catalog, dataset, entry.run_id)
+    try:
+        for entry in list_runs(store):
+            if entry.has_page and entry.status == "published" and entry.record and entry.record.snapshot == snapshot:
+                return _put_models(store, entry.run_id, snapshot)
+    except Exception:
+        _logger.warning("the page of snapshot %d does not show what was trained", snapshot, exc_info=True)
     return ""
+
+
+def _put_models(store: DatasetStore, run_id: str, snapshot: int) -> str:
+    path = page_path(run_id)
+    page = store.read(path)
+    if page is None:
+        return ""
+    section = environment().get_template("models.html").render(models=models(store, snapshot))
+    html = page.content.decode()
+    for place, text in (("models", section), ("models-link", '<a href="#models">Models</a>')):
+        before, _, rest = html.partition(f"<!--{place}-->")
+        _, mark, after = rest.partition(f"<!--/{place}-->")
+        if mark:
+            html = f"{before}<!--{place}-->{text}{mark}{after}"
+    store.write_bytes(path, html.encode())
+    return posixpath.join(store.url, path)
