@@ -103,7 +103,7 @@ class Run:
         self.engine_kind: Literal["serial", "dask"] = engine or catalog.engine.kind
         now = datetime.now(UTC)
         self.report = RunReport(
-            run_id=f"{now:%Y%m%dT%H%M%S}-{uuid4().hex[:8]}",
+            run_id=f"{now:%Y%m%dT%H%M%S-%f}{uuid4().hex[:4]}",  # runs are in order of their ids
             dataset=dataset,
             started=now.isoformat(timespec="seconds"),
             base=None if self.base is None else self.base.version,
