@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from features.errors import RunFailedError
 
@@ -31,6 +31,9 @@ class Counts:
                 "Gristmill: please report it"
             )
 
+
+RunStatus: TypeAlias = Literal["running", "published", "unchanged", "red", "interrupted"]
+"""How a run stands. Red: it failed, and the snapshot of before still serves. Interrupted: someone stopped it."""
 
 DECODED_TOGETHER = "video+audio"
 """The stream that one pass over a video file for its frames and its sound counts as."""
@@ -75,6 +78,17 @@ class RunReport:
     spent: dict[str, Spent] = field(default_factory=dict)
     """``decode <stream>``, ``extract <feature>``, ``write <feature>``, ``align`` -> samples or rows, and seconds."""
     notices: list[str] = field(default_factory=list)
+    status: RunStatus = "running"
+    finished: str = ""
+    """When it ended (ISO 8601, UTC); empty while it runs."""
+    error: str = ""
+    """Why a red run failed, in words."""
+    page: str = ""
+    """Where the page for people lies (``report.html``); empty where none was made."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The data set as the catalog had it, and the engine."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Gristmill, Python and the libraries that the work rests on."""
 
     @property
     def computed(self) -> int:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -51,6 +50,8 @@ from pipeline.plan import (
     plan_feature,
 )
 from pipeline.record import RunReport
+from pipeline.report.finish import finish
+from pipeline.report.journal import Journal
 from pipeline.scan import Scan, scan
 from pipeline.state import StateRef, needs_fit, save_fitted, weights_digests, with_weights
 from pipeline.store import ALIGNED_PREFIX, VIEWS_PREFIX, DatasetStore, ShardFile, Snapshot
@@ -92,7 +93,8 @@ class Run:
         """
         if from_nothing and asked != EVERYTHING:
             raise ValueError("from_nothing: got a limit as well; allowed: all features and samples")
-        self.catalog, self.events = catalog, events
+        self.catalog = catalog
+        self.events = self.journal = Journal(events)
         self.dataset: DataSet = catalog.dataset(dataset)
         self.asked = asked
         asked.check_features(self.dataset.name, self.dataset.features)
@@ -102,13 +104,14 @@ class Run:
         self.engine_kind: Literal["serial", "dask"] = engine or catalog.engine.kind
         now = datetime.now(UTC)
         self.report = RunReport(
-            run_id=f"{now:%Y%m%dT%H%M%S}-{uuid4().hex[:8]}",
+            run_id=f"{now:%Y%m%dT%H%M%S-%f}{uuid4().hex[:4]}",  # runs are in order of their ids
             dataset=dataset,
             started=now.isoformat(timespec="seconds"),
             base=None if self.base is None else self.base.version,
         )
         self.extracted = ShardReport(shard=-1)
         self.aligned = ShardReport(shard=-1)
+        self.failures: list[Failure] = []
         self._lease: Lease | None = None
         self._held = ExitStack()
         self._ledger = Ledger(self.store)
@@ -124,13 +127,17 @@ class Run:
             self.base = self.store.snapshot()
             self.report.base = None if self.base is None else self.base.version
             self._held = held.pop_all()
+        self.journal.open(self.store, self.report)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the lease back."""
-        self._held.close()
+        """Give the lease back, and leave a record of the run for people and scripts."""
+        try:
+            self._held.close()
+        finally:
+            finish(self, error)
 
     @property
     def _compared(self) -> Snapshot | None:
@@ -422,7 +429,7 @@ class Run:
                 extracted=self.extracted,
                 aligned=self.aligned,
             )
-            failures = accounts.failures
+            failures = self.failures = accounts.failures
             self.report.features, self.report.samples = accounts.features, accounts.samples
             self.report.quarantine_by_reason = accounts.reasons
             try:
@@ -440,8 +447,6 @@ class Run:
                 self._ledger.clear(self._entries)
             else:
                 self.report.snapshot = self.report.base
-        document = json.dumps(self.report.as_json(), indent=1).encode()
-        self.store.write_bytes(f"_runs/{self.report.run_id}/report.json", document)
         return self.report
 
     def _recipes(self, name: str, feature: FeaturePlan) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from pipeline.catalog.models import (
     FeatureSpec,
     Fit,
     ManifestSource,
+    Report,
     Schedule,
     Source,
     Splits,
@@ -53,6 +54,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "estimate": Estimate,
     "fit": Fit,
     "train": Train,
+    "report": Report,
     "schedule": Schedule,
 }
 _M = TypeVar("_M")
@@ -78,6 +80,7 @@ class DataSet:
     max_failed: float
     shard_samples: int
     fit: Fit = field(default_factory=Fit)
+    report: Report = field(default_factory=Report)
     schedule: Schedule | None = None
     excluded: tuple[str, ...] = ()
     view_splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -86,7 +89,7 @@ class DataSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Catalog:
-    """A whole catalog. ``store`` is an absolute path or a URL.
+    """A whole catalog. ``store`` is an absolute path or a URL, ``metrics`` an absolute path.
 
     A user's own steps (``module:Class``) are importable from ``folder``; a process that unpickles them needs it on its
     path too (``importable``).
@@ -96,6 +99,8 @@ class Catalog:
     store: str
     engine: Engine
     datasets: dict[str, DataSet] = field(default_factory=dict)
+    metrics: Path | None = None
+    on_failure: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -182,7 +187,14 @@ class _Loader:
         if self._problems or written is None or store is None:
             return None
         built = {name: data_set for name, data_set in datasets.items() if data_set is not None}
-        return Catalog(path=self._path, store=store, engine=written.engine, datasets=built)
+        return Catalog(
+            path=self._path,
+            store=store,
+            engine=written.engine,
+            datasets=built,
+            metrics=None if written.metrics is None else self._folder / written.metrics,
+            on_failure=written.on_failure or (),
+        )
 
     def _add(self, place: Place, message: str) -> None:
         self._problems.append(Problem(self._document.line(place), place, message))
@@ -265,6 +277,7 @@ class _Loader:
             train=written.train,
             max_failed=written.max_failed,
             shard_samples=written.shard_samples,
+            report=written.report,
             excluded=excluded,
             view_splits=view_splits,
         )

@@ -314,6 +314,14 @@ class Train(Model):
         return methods
 
 
+class Report(Model):
+    """The page that every run leaves."""
+
+    pictures: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=12, description="samples of each kind that are shown, at most; 0: a page without pictures"
+    )
+
+
 class DataSetFile(Model):
     """One data set, as written."""
 
@@ -331,6 +339,7 @@ class DataSetFile(Model):
         default=0.1, description="share of samples that may fail; above it a run publishes nothing"
     )
     shard_samples: Count = Field(default=64, description="samples in one shard, the unit of work and of storage")
+    report: Report = Field(default=Report(), description="the page that every run leaves")
 
 
 class CatalogFile(Model):
@@ -339,6 +348,12 @@ class CatalogFile(Model):
     version: Literal[1] = Field(description="version of this format")
     store: Text = Field(description="folder (relative to the catalog) or URL that results are kept in")
     engine: Engine = Field(default=Engine(), description="how work is executed")
+    metrics: Text | None = Field(
+        default=None, description="file (relative to the catalog) that metrics of the last runs are written to"
+    )
+    on_failure: Annotated[tuple[Text, ...], Field(min_length=1)] | None = Field(
+        default=None, description="command and arguments that are called when a run fails"
+    )
     datasets: Annotated[
         dict[Annotated[str, StringConstraints(pattern=DATA_SET_NAME)], DataSetFile], Field(min_length=1)
     ] = Field(description="the data sets, by name")

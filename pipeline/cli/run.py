@@ -209,6 +209,8 @@ def finish_run(reports: list[Any], *, strict: bool, as_json: bool) -> None:
     else:
         for report in reports:
             print_report(console(), report)
+            if report.page:
+                console().print(f"Report: {report.page}", markup=False, soft_wrap=True)
     if strict and any(report.samples is not None and report.samples.quarantined for report in reports):
         raise typer.Exit(QUARANTINED)
 
@@ -227,14 +229,19 @@ def train(
     """
     from pipeline.catalog import load_catalog
     from pipeline.console import drawing, print_training
+    from pipeline.report.remake import show_models
+    from pipeline.store import DatasetStore
     from pipeline.train import train_dataset
 
     loaded = load_catalog(catalog)
     with drawing(console(error=True)) as events:
         trained = train_dataset(loaded, dataset, which=snapshot, retrain=retrain, events=events)
+    page = show_models(DatasetStore(loaded.store, dataset), int(trained.document["snapshot"]))
     if as_json:
         emit(trained.document)
         return
     print_training(console(), trained.title, trained.rows)
     for line in trained.lines:
         console().print(line, markup=False)
+    if page:
+        console().print(f"Report: {page}", markup=False, soft_wrap=True)

@@ -356,7 +356,8 @@ datasets:
     assert problems(write(text)) == [
         f"{at}:1: 'store' is missing: folder (relative to the catalog) or URL that results are kept in",
         f"{at}:1: version: got 2, allowed: 1",
-        f"{at}:2: stor: unknown key 'stor'; allowed: datasets, engine, store, version; did you mean 'store'?",
+        f"{at}:2: stor: unknown key 'stor'; allowed: datasets, engine, metrics, on_failure, store, version; "
+        "did you mean 'store'?",
         f"{at}:3: engine.kind: got 'dusk', allowed: 'dask' or 'serial'; did you mean 'dask'?",
         f"{at}:3: engine.workers: got 0, allowed: greater than or equal to 1 or 'auto'",
         f"{at}:6: {clips}.root: no such folder: {write(text).parent}/nowhere; cure: make it, or correct the path "
