@@ -31,6 +31,7 @@ EXTRACTORS: dict[str, str] = {
     "video.flow": "features.video.flow:Flow",
     "video.flow_field": "features.video.flow:FlowField",
     "video.keyframes": "features.video.keyframes:KeyframeScores",
+    "video.temporal": "features.video.temporal:Temporal",
 }
 
 PREPARE: dict[str, str] = {

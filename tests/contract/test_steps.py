@@ -229,6 +229,15 @@ EXTRACTOR: dict[str, Case] = {
     "video.flow": Case(other={"bins": 4}, sample=video(()), least=(no_frames(), 0)),
     "video.flow_field": Case(other={"rows": 4}, sample=video(()), least=(no_frames(), 0)),
     "video.keyframes": Case(other={"min_gap": 0.2}, sample=video((3,)), least=(no_frames(3), 0)),
+    "video.temporal": Case(
+        options={"model": "resnet18", "image_size": 32, "window": 0.8, "hop": 0.4},
+        other={"model": "resnet18", "hop": 0.5},
+        sample=video((3,)),
+        least=(no_frames(3), 0),
+        state=random_resnet,
+        batch_atol=1e-4,
+        device_atol=1e-3,
+    ),
 }
 
 PREPARING: dict[str, Case] = {
