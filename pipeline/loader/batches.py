@@ -48,7 +48,7 @@ class Batches(IterableDataset[Batch]):
         rank: int | None = None,
         world_size: int | None = None,
         remainder: Remainder = "pad",
-        prefetch: int = 2,
+        prefetch: int = 4,
     ) -> None:
         if shuffle not in SHUFFLES:
             raise ValueError(f"shuffle: got {shuffle!r}, allowed: {', '.join(SHUFFLES)}")
@@ -177,7 +177,8 @@ class Batches(IterableDataset[Batch]):
         self, order: npt.NDArray[np.int64], drawn: npt.NDArray[np.int16] | None, step: Step, epoch: int
     ) -> Batch:
         chosen = order[step.places]
-        batch = self.data.batch(chosen, layout=self.layout, views=None if drawn is None else drawn[chosen])
+        views = None if drawn is None else drawn[chosen].astype(np.int64)
+        batch = self.data.read(chosen, self.layout, views)
         batch["repeated"] = torch.from_numpy(step.repeated)
         batch["epoch"], batch["position"] = epoch, step.end
         return batch

@@ -17,17 +17,19 @@ _LIVE: weakref.WeakSet[Prefetch[object]] = weakref.WeakSet()
 class Prefetch(Generic[T]):
     """Iterates over what ``make`` yields, up to ``ahead`` items made in advance by one daemon thread.
 
-    An exception of ``make`` is raised at the place of the item. ``close`` stops and joins the thread; so do the end of
-    the iteration, an exception and the end of the interpreter. At any time at most ``ahead + 1`` items exist that were
-    not taken.
+    The thread makes items until ``ahead`` lie ready, and goes on when half of them are taken: two threads that wake
+    each other for every item cost more than the item. An exception of ``make`` is raised at the place of the item.
+    ``close`` stops and joins the thread; so do the end of the iteration, an exception, and the end of the interpreter.
+    At any time at most ``ahead + 1`` items exist that were not taken.
     """
 
     def __init__(self, make: Callable[[], Iterator[T]], ahead: int) -> None:
         self._items: deque[T] = deque()
         self._fault: BaseException | None = None
         self._done = self._closed = False
-        self._changed = threading.Condition()
-        self._ahead = ahead
+        lock = threading.Lock()
+        self._filled, self._drained = threading.Condition(lock), threading.Condition(lock)
+        self._lock, self._ahead = lock, ahead
         self._thread = threading.Thread(target=self._work, args=(make,), name="gristmill-prefetch", daemon=True)
         _LIVE.add(self)  # type: ignore[arg-type]
         self._thread.start()
@@ -36,28 +38,31 @@ class Prefetch(Generic[T]):
         fault: BaseException | None = None
         try:
             for item in make():
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closed or len(self._items) < self._ahead)
+                with self._lock:
+                    self._items.append(item)
+                    self._filled.notify()
+                    if len(self._items) >= self._ahead:
+                        self._drained.wait_for(lambda: self._closed or len(self._items) <= self._ahead // 2)
                     if self._closed:
                         return
-                    self._items.append(item)
-                    self._changed.notify_all()
         except BaseException as error:  # noqa: BLE001 (raised again where the item is asked for)
             fault = error
         finally:
-            with self._changed:
+            with self._lock:
                 self._fault, self._done = fault, True
-                self._changed.notify_all()
+                self._filled.notify()
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
-        with self._changed:
-            self._changed.wait_for(lambda: bool(self._items) or self._done or self._closed)
+        with self._lock:
+            while not (self._items or self._done or self._closed):
+                self._filled.wait()
             if self._items and not self._closed:
                 item = self._items.popleft()
-                self._changed.notify_all()
+                if len(self._items) <= self._ahead // 2:
+                    self._drained.notify()
                 return item
             fault, self._fault = self._fault, None
         self.close()
@@ -67,10 +72,11 @@ class Prefetch(Generic[T]):
 
     def close(self) -> None:
         """Stop making items, forget those that were made, and wait for the thread."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._items.clear()
-            self._changed.notify_all()
+            self._drained.notify()
+            self._filled.notify()
         if self._thread is not threading.current_thread():
             self._thread.join()
 

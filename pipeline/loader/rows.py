@@ -73,7 +73,6 @@ class _Group:
         self.columns = columns
         self.address = {name: _address(column) for name, column in columns.items()}
         self.valid = valid
-        self.all_valid = bool(valid.all())
         self.owned = owned + valid.nbytes
         self._keeper = keeper
 
@@ -93,7 +92,14 @@ class FeatureRows:
         self._open: OrderedDict[int, _Group] = OrderedDict()
         self._owned = 0
         self._maps: WeakValueDictionary[int, _Map] = WeakValueDictionary()
-        self._values_at = np.zeros(len(self.index.rows), dtype=np.int64)  # addresses; right for open groups only
+        index = self.index
+        # the address of each row's values, 0 where its group is not open; row -1, a missing one, is never open
+        self._values_at = np.zeros(len(index.group) + 1, dtype=np.int64)
+        self._begins = np.searchsorted(index.group, np.arange(len(index.rows) + 1))  # rows of each group
+        self._is_open = np.zeros(len(index.rows), dtype=np.bool_)
+        self._all_valid = True  # in every group that was opened so far
+        equal = len(index.length) > 0 and bool((index.length == index.length[0]).all())
+        self._one_length = int(index.length[0]) if equal else 0  # of all sequences; 0 where they differ
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_place": self._place, "index": self.index, "cache_bytes": self.cache_bytes}
@@ -105,10 +111,13 @@ class FeatureRows:
     def ragged(self, rows: npt.NDArray[np.int64], *, times: bool = False) -> Ragged:
         """The sequences of ``rows`` (places in the index; -1: missing), one after another."""
         with self._lock:
+            values = None if times else self._equal(rows)
+            if values is not None:
+                return Ragged(values=values, valid=np.ones(len(values), dtype=np.bool_), **self._plain(rows))
             batch = _Batch(self, rows)
             return Ragged(
                 values=batch.values().reshape(-1, self.index.dim),
-                valid=batch.valid(),
+                valid=np.ones(batch.lengths.sum(), dtype=np.bool_) if self._all_valid else batch.valid(),
                 lengths=batch.lengths,
                 present=batch.present,
                 times={name: batch.times(name) for name in TIMES} if times else {},
@@ -117,11 +126,15 @@ class FeatureRows:
     def padded(self, rows: npt.NDArray[np.int64], *, times: bool = False) -> Padded:
         """The sequences of ``rows`` (places in the index; -1: missing), padded to the longest of them."""
         with self._lock:
+            values = None if times else self._equal(rows)
+            if values is not None:
+                values = values.reshape(len(rows), self._one_length, -1)
+                return Padded(values=values, mask=np.ones(values.shape[:2], dtype=np.bool_), **self._plain(rows))
             batch = _Batch(self, rows)
             longest = int(batch.lengths.max(initial=0))
             shape = (len(rows), longest)
-            mask = np.arange(longest) < batch.lengths[:, None]
-            if not batch.all_valid:
+            mask: npt.NDArray[np.bool_] = np.arange(longest) < batch.lengths[:, None]
+            if not self._all_valid:
                 mask[mask] = batch.valid()
             return Padded(
                 values=batch.values(longest).reshape(*shape, self.index.dim),
@@ -131,28 +144,51 @@ class FeatureRows:
                 times={name: batch.times(name, longest).reshape(shape) for name in TIMES} if times else {},
             )
 
-    def groups(self, needed: npt.NDArray[np.int64]) -> dict[int, _Group]:
-        """Open row groups, by number; others may be forgotten for them."""
-        found = {}
-        for number in needed.tolist():
-            group = self._open.get(number)
-            if group is None:
-                group = self._opened(number)
-                self._open[number] = group
-                self._owned += group.owned
-                self._values_at[number] = group.address["values"]
-            else:
-                self._open.move_to_end(number)
-            found[number] = group
-        while len(self._open) > len(found) and (self._owned > self.cache_bytes or len(self._open) > _MAX_OPEN):
-            self._owned -= self._open.popitem(last=False)[1].owned
-        return found
+    def _equal(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        """The short way for what is common: sequences of one length, all there, open and valid. ``None``: not so."""
+        if not (self._one_length and self._all_valid and len(rows) > 1):
+            return None
+        at = self._values_at[rows]
+        low, size = int(at.min()), 4 * self.index.dim * self._one_length
+        if not low or (at[1] - at[0] == size and (at[1:] - at[:-1] == size).all()):  # not open, or one piece in memory
+            return None
+        return gather(at, size, low).view(np.float32).reshape(-1, self.index.dim)
+
+    def _plain(self, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
+        lengths = np.full(len(rows), self._one_length, dtype=np.int64)
+        return {"lengths": lengths, "present": np.ones(len(rows), dtype=np.bool_), "times": {}}
 
     def addresses(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Where in memory the values of rows begin; their groups must be open."""
-        index = self.index
-        at: npt.NDArray[np.int64] = self._values_at[index.group[rows]] + index.first[rows] * (4 * index.dim)
+        """Where in memory the values of rows begin.
+
+        Their groups are opened for that; others may be forgotten, first those that were opened or missed longest ago.
+        """
+        groups = self.index.group[rows]
+        if not self._is_open[groups].all():
+            self._open_all(np.unique(groups).tolist())
+        at: npt.NDArray[np.int64] = self._values_at[rows]
         return at
+
+    def _open_all(self, needed: list[int]) -> None:
+        for number in needed:
+            if self._is_open[number]:
+                self._open.move_to_end(number)
+                continue
+            group = self._open[number] = self._opened(number)
+            mine = slice(*self._begins[number : number + 2])
+            self._values_at[:-1][mine] = group.address["values"] + self.index.first[mine] * (4 * self.index.dim)
+            self._is_open[number] = True
+            self._all_valid = self._all_valid and bool(group.valid.all())
+            self._owned += group.owned
+        while len(self._open) > len(needed) and (self._owned > self.cache_bytes or len(self._open) > _MAX_OPEN):
+            number, group = self._open.popitem(last=False)
+            self._values_at[:-1][slice(*self._begins[number : number + 2])] = 0
+            self._is_open[number] = False
+            self._owned -= group.owned
+
+    def group(self, number: int) -> _Group:
+        """A row group that is open."""
+        return self._open[number]
 
     @property
     def open_bytes(self) -> int:
@@ -177,6 +213,10 @@ class FeatureRows:
             name: mapped.buffer[begin : begin + total * width]
             for name, begin, width in zip(COLUMNS, at, widths, strict=False)
         }
+        if at[-1] + (total + 7) // 8 > size or any(
+            len(columns[n]) != total * w for n, w in zip(columns, widths, strict=True)
+        ):
+            raise StoreError(f"{path}: its rows lie beyond its end; cure: delete the store's _cache folder")
         bits = np.frombuffer(mapped.buffer, np.uint8, count=(total + 7) // 8, offset=at[-1])
         valid = np.unpackbits(bits, count=total, bitorder="little").view(np.bool_)
         return _Group(columns, valid, 0, mapped)
@@ -206,48 +246,39 @@ def _flat(path: str, column: pa.ChunkedArray) -> npt.NDArray[Any]:
 
 
 class _Batch:
-    """Some rows and their open groups; used while the lock is held."""
+    """Some rows, whose groups it opens; used while the lock is held."""
 
     def __init__(self, feature: FeatureRows, rows: npt.NDArray[np.int64]) -> None:
         index = feature.index
         self._feature, self.present = feature, rows >= 0
         self._rows = rows[self.present]
         self._group = index.group[self._rows]
-        self._groups = feature.groups(np.unique(self._group))
+        self._at = feature.addresses(self._rows)
         self._length = index.length[self._rows]
         self.lengths = np.zeros(len(rows), dtype=np.int64)
         self.lengths[self.present] = self._length
-        self.all_valid = all(group.all_valid for group in self._groups.values())
 
     def valid(self) -> npt.NDArray[np.bool_]:
         """Validity of all rows, one sample after another."""
-        if self.all_valid:
-            return np.ones(int(self._length.sum()), dtype=np.bool_)
         begins = self._feature.index.first[self._rows]
         ends = begins + self._length
         places = zip(self._group.tolist(), begins.tolist(), ends.tolist(), strict=True)
-        return np.concatenate([self._groups[number].valid[begin:end] for number, begin, end in places])
+        flags = [self._feature.group(number).valid[begin:end] for number, begin, end in places]
+        return np.concatenate(flags) if flags else np.zeros(0, dtype=np.bool_)
 
     def values(self, pad_to: int | None = None) -> npt.NDArray[np.float32]:
         """All values, one sample after another, each padded with zeros to ``pad_to`` rows where that is given."""
         width = 4 * self._feature.index.dim
-        at = self._feature.addresses(self._rows)
-        length = self._length
-        if len(at) > 1 and length[0] and (length == length[0]).all():  # equal pieces
-            size = int(length[0]) * width
-            if pad_to is None or self.present.all():
-                if (np.diff(at) != size).any():  # else one piece, or few
-                    return gather(at, size).view(np.float32)
-            else:
-                nothing = np.zeros(size, dtype=np.uint8)
-                everyone = np.full(len(self.present), nothing.ctypes.data, dtype=np.int64)
-                everyone[self.present] = at
-                return gather(everyone, size).view(np.float32)
-        return np.frombuffer(self._join("values", at, width, pad_to), np.float32)
+        if pad_to and len(self._at) < len(self.present) and (self._length == pad_to).all():  # only whole ones miss
+            nothing = np.zeros(pad_to * width, dtype=np.uint8)
+            everyone = np.full(len(self.present), nothing.ctypes.data, dtype=np.int64)
+            everyone[self.present] = self._at
+            return gather(everyone, pad_to * width, int(everyone.min())).view(np.float32)
+        return np.frombuffer(self._join("values", self._at, width, pad_to), np.float32)
 
     def times(self, name: str, pad_to: int | None = None) -> npt.NDArray[np.int64]:
         """Times of all rows, laid out as ``values``."""
-        base = np.array([self._groups[number].address[name] for number in self._group.tolist()], dtype=np.int64)
+        base = np.array([self._feature.group(number).address[name] for number in self._group.tolist()], dtype=np.int64)
         at = base + self._feature.index.first[self._rows] * _NS_BYTES
         return np.frombuffer(self._join(name, at, _NS_BYTES, pad_to), np.int64)
 
@@ -268,11 +299,11 @@ class _Batch:
         self, name: str, at: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], group: npt.NDArray[np.int32]
     ) -> list[memoryview]:
         """The bytes of a column between addresses, each pair within a group."""
-        held = {number: (found.columns[name], found.address[name]) for number, found in self._groups.items()}
         pieces = []
         for begin, end, number in zip(at.tolist(), ends.tolist(), group.tolist(), strict=True):
-            column, base = held[number]
-            pieces.append(column[begin - base : end - base])
+            held = self._feature.group(number)
+            base = held.address[name]
+            pieces.append(held.columns[name][begin - base : end - base])
         return pieces
 
 
@@ -289,13 +320,12 @@ class _Memory:
         }
 
 
-def gather(addresses: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.void]:
-    """Copy ``size`` bytes from each address, in one go however many files they are of.
+def gather(addresses: npt.NDArray[np.int64], size: int, low: int) -> npt.NDArray[np.void]:
+    """Copy ``size`` bytes from each address, in one go however many files they are of; ``low`` is the lowest address.
 
     Numbers in mapped pages are not aligned, and gathering unaligned floats is thirty times slower than gathering
     bytes. Every address must be readable for ``size`` bytes; what lies between them is not touched.
     """
-    low = int(addresses.min())
     items = np.asarray(_Memory(low, int(addresses.max()) - low + 1, size))
     found: npt.NDArray[np.void] = items[addresses - low]
     return found

@@ -177,11 +177,14 @@ class Samples(Dataset[Sample]):
         at = np.asarray(indices, dtype=np.int64)
         if len(at) and not (-len(self) <= at.min() and at.max() < len(self)):
             raise IndexError(f"samples: got indices {at.min()} to {at.max()}, allowed: 0 to {len(self) - 1}")
-        chosen = np.zeros(len(at), dtype=np.int64) if views is None else np.asarray(views, dtype=np.int64)
+        return self.read(at, layout, None if views is None or not np.any(views) else np.asarray(views, dtype=np.int64))
+
+    def read(self, at: npt.NDArray[np.int64], layout: Layout, views: npt.NDArray[np.int64] | None) -> Batch:
+        """What ``batch`` does, once its arguments are checked."""
         batch = Batch(
             sample_id=self._ids[at].tolist(),
             label=torch.from_numpy(self._label[at]),
-            view=torch.from_numpy(chosen),
+            view=torch.zeros(len(at), dtype=torch.int64) if views is None else torch.from_numpy(views),
             values={},
             lengths={},
             present={},
@@ -190,15 +193,16 @@ class Samples(Dataset[Sample]):
         if self.times:
             batch |= {"start_ns": {}, "end_ns": {}}
         for name, feature in self._features.items():
-            self._read(batch, name, feature, self._rows_of(name, at, chosen), layout)
+            self._read(batch, name, feature, self._rows_of(name, at, views), layout)
         return batch
 
-    def _rows_of(self, name: str, at: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _rows_of(
+        self, name: str, at: npt.NDArray[np.int64], views: npt.NDArray[np.int64] | None
+    ) -> npt.NDArray[np.int64]:
         rows = self._rows[name]
         found: npt.NDArray[np.int64] = rows[0, at]
-        if views.any():
-            there = views < len(rows)
-            of_view = rows[np.where(there, views, 0), at]
+        if views is not None:
+            of_view = rows[np.where(views < len(rows), views, 0), at]
             found = np.where(of_view >= 0, of_view, found)
         return found
 

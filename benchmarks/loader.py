@@ -1,0 +1,391 @@
+"""The loader against the limit (raw `np.memmap`) and against what others read the same rows with.
+
+    uv run python benchmarks/loader.py [--quick] [--cases vectors,...]
+    PYTHONPATH=. /work/peers/bin/python benchmarks/loader.py        # where webdataset is installed
+
+Every reader gives the same rows in batches of the same size as torch tensors; the sums of all numbers are compared
+first. Medians of interleaved rounds over whole epochs, warm page cache: wall and CPU seconds, and the memmap's over
+the reader's (`/ memmap`, higher is better; CPU counts the prefetch thread too). Peers that are not installed are left
+out and named. Some 0.6 GB a case in a temporary folder, which is removed.
+
+The memmap of a case is a plain file of the same numbers: read in order for `unshuffled`, gathered by a permutation of
+all rows for `shuffled`; for sequences one slice a sample, concatenated or laid into zeros. The loader shuffles within
+its window (see `pipeline/loader/order.py`), the memmap over everything, as is natural to each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import io
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import torch
+from harness import emit
+
+from features.types import FeatureSequence
+from pipeline import open_store
+from pipeline.execute.task import write_file
+from pipeline.store import DatasetStore, ShardFile
+from pipeline.store.quarantine import to_table
+from pipeline.store.shard import Row, rows_to_table
+
+Read = Callable[[], Iterable[torch.Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is stored: ``features`` name -> D, each sample with ``lengths`` rows (equal for all features)."""
+
+    name: str
+    samples: int
+    lengths: tuple[int, int]
+    features: dict[str, int]
+    shard_samples: int
+    batch: int
+    aligned: bool = False
+    peers: bool = True
+
+    def sizes(self) -> np.ndarray:
+        return np.random.default_rng(0).integers(self.lengths[0], self.lengths[1] + 1, self.samples)
+
+
+CASES = [
+    Case(name="vectors", samples=120_000, lengths=(1, 1), features={"f": 1280}, shard_samples=1_200, batch=256),
+    Case(
+        name="vectors, shards of 64",
+        samples=120_000,
+        lengths=(1, 1),
+        features={"f": 1280},
+        shard_samples=64,
+        batch=256,
+        peers=False,
+    ),
+    Case(name="sequences", samples=7_000, lengths=(500, 1_500), features={"f": 20}, shard_samples=64, batch=32),
+    Case(
+        name="two aligned",  # ten seconds on a grid of half a second: pictures and sound
+        samples=6_000,
+        lengths=(20, 20),
+        features={"f": 1280, "g": 20},
+        shard_samples=64,
+        batch=64,
+        aligned=True,
+        peers=False,
+    ),
+    Case(
+        name="two aligned, narrow",
+        samples=50_000,
+        lengths=(20, 20),
+        features={"f": 128, "g": 20},
+        shard_samples=1_200,
+        batch=64,
+        aligned=True,
+        peers=False,
+    ),
+]
+
+
+class Data:
+    """A case on disk: a store, and the same numbers as plain files."""
+
+    def __init__(self, case: Case, folder: Path) -> None:
+        self.case, self.folder = case, folder
+        self._maps: dict[str, np.memmap] = {}
+        self.lengths = case.sizes()
+        self.first = np.cumsum(self.lengths) - self.lengths
+        self.store = DatasetStore(str(folder), "grain")
+        # samples in order of the store: plain files and the loader's unshuffled order agree row by row
+        files = [self._write(name, dim) for name, dim in case.features.items()]
+        self._publish([file for made in files for file in made])
+
+    def _write(self, name: str, dim: int) -> list[ShardFile]:
+        case, files = self.case, []
+        stored = f"aligned.{name}" if case.aligned else name
+        with self.plain(name).open("wb") as plain:
+            for shard, begin in enumerate(range(0, case.samples, case.shard_samples)):
+                rows = []
+                random = np.random.default_rng([shard, dim])
+                for i in range(begin, min(begin + case.shard_samples, case.samples)):
+                    length = int(self.lengths[i])
+                    values = random.standard_normal((length, dim), dtype=np.float32)
+                    plain.write(values.tobytes())
+                    start = np.arange(length, dtype=np.int64)
+                    rows.append(
+                        Row(
+                            sample_id=f"s{i:08d}",
+                            split="train",
+                            label="day",
+                            content=bytes(16),
+                            recipe=bytes(16),
+                            sequence=FeatureSequence(values=values, start_ns=start, end_ns=start + 1),
+                            coverage=np.ones(length, dtype=np.float32) if case.aligned else None,
+                        )
+                    )
+                table = rows_to_table(shard, rows, {"feature": stored, "dim": dim, "aligned": case.aligned})
+                files.append(write_file(self.store, stored, shard, table))
+        return files
+
+    def _publish(self, files: list[ShardFile]) -> None:
+        case, count = self.case, self.case.samples
+        shards = np.arange(count) // case.shard_samples
+        table = pa.table(
+            {
+                "sample_id": [f"s{i:08d}" for i in range(count)],
+                "split": ["train"] * count,
+                "label": ["day"] * count,
+                "shard": pa.array(shards.astype(np.int32)),
+            }
+        )
+        info: dict[str, Any] = {"run_id": "bench", "created": "", "dims": case.features}
+        info |= {"samples": self.store.write_table("samples", table)}
+        info |= {"quarantine": self.store.write_table("quarantine", to_table([]))}
+        self.store.commit(run_id="bench", base=None, adds=files, removes=(), info=info)
+
+    def plain(self, name: str) -> Path:
+        return self.folder / f"{name}.f32"
+
+    def memmap(self, name: str) -> np.ndarray:
+        if name not in self._maps:  # opened once, as the loader is: its pages are in the page table after one epoch
+            self._maps[name] = np.memmap(self.plain(name), dtype=np.float32, mode="r")
+        return self._maps[name].reshape(-1, self.case.features[name])
+
+    def shards(self, name: str) -> list[str]:
+        snapshot = self.store.snapshot()
+        assert snapshot is not None
+        return [self.store.path(file.path) for file in snapshot.files_of(name)]
+
+    def chunks(self, *, shuffled: bool) -> Iterator[np.ndarray]:
+        """Sample numbers of each batch."""
+        order = np.random.default_rng(1).permutation(self.case.samples) if shuffled else np.arange(self.case.samples)
+        for begin in range(0, self.case.samples, self.case.batch):
+            yield order[begin : begin + self.case.batch]
+
+
+# The limit
+
+
+def memmap_vectors(data: Data, *, shuffled: bool) -> Iterator[torch.Tensor]:
+    values = data.memmap("f")
+    for chunk in data.chunks(shuffled=shuffled):
+        yield torch.from_numpy(values[chunk] if shuffled else np.array(values[chunk[0] : chunk[-1] + 1]))
+
+
+def memmap_packed(data: Data, *, shuffled: bool) -> Iterator[torch.Tensor]:
+    values, first, length = data.memmap("f"), data.first, data.lengths
+    for chunk in data.chunks(shuffled=shuffled):
+        yield torch.from_numpy(np.concatenate([values[first[i] : first[i] + length[i]] for i in chunk]))
+
+
+def memmap_padded(data: Data, *, shuffled: bool) -> Iterator[torch.Tensor]:
+    values, first, length = data.memmap("f"), data.first, data.lengths
+    for chunk in data.chunks(shuffled=shuffled):
+        padded = np.zeros((len(chunk), length[chunk].max(), values.shape[1]), dtype=np.float32)
+        mask = np.zeros(padded.shape[:2], dtype=np.bool_)
+        for place, i in enumerate(chunk):
+            padded[place, : length[i]] = values[first[i] : first[i] + length[i]]
+            mask[place, : length[i]] = True
+        torch.from_numpy(mask)
+        yield torch.from_numpy(padded)
+
+
+def memmap_two(data: Data, *, shuffled: bool) -> Iterator[torch.Tensor]:
+    rows = data.case.lengths[0]
+    both = [data.memmap(name).reshape(-1, rows * dim) for name, dim in data.case.features.items()]
+    for chunk in data.chunks(shuffled=shuffled):
+        for values in both:
+            yield torch.from_numpy(values[chunk] if shuffled else np.array(values[chunk[0] : chunk[-1] + 1]))
+
+
+# The loader
+
+
+def loader(data: Data, *, shuffled: bool, layout: str = "pad", opened: dict[str, Any]) -> Iterator[torch.Tensor]:
+    if "samples" not in opened:
+        opened["samples"] = open_store(data.folder, "grain").samples(aligned=data.case.aligned)
+        assert set(opened["samples"].mapped.values()) == {1.0}
+    batches = opened["samples"].batches(data.case.batch, shuffle="window" if shuffled else "none", layout=layout)
+    for batch in batches:
+        yield from batch["values"].values()
+
+
+# Peers
+
+
+def pyarrow_dataset(data: Data) -> Iterator[torch.Tensor]:
+    found = pads.dataset(data.shards("f"), format="parquet", partitioning=None)
+    for batch in found.to_batches(columns=["sample_id", "length", "values"], batch_size=data.case.batch):
+        yield torch.from_numpy(batch["values"].flatten().to_numpy().copy())
+
+
+def hf_datasets(data: Data, opened: dict[str, Any], *, shuffled: bool) -> Iterator[torch.Tensor]:
+    """Arrow tables mapped from disk, flat lists as numpy arrays."""
+    if "hf" not in opened:
+        from datasets import Dataset, disable_progress_bars
+
+        disable_progress_bars()
+        cache = str(data.folder / "hf")
+        opened["hf"] = Dataset.from_parquet(data.shards("f"), columns=["sample_id", "values"], cache_dir=cache)
+    found = opened["hf"].with_format("numpy", columns=["values"])
+    for chunk in data.chunks(shuffled=shuffled):
+        values = found[chunk if shuffled else slice(int(chunk[0]), int(chunk[-1]) + 1)]["values"]
+        joined = np.concatenate(list(values)) if values.dtype == object or values.ndim > 1 else values
+        yield torch.from_numpy(joined)
+
+
+def web_dataset(data: Data) -> Iterator[torch.Tensor]:
+    """Tar shards of .npy members."""
+    import webdataset as wds
+
+    folder = data.folder / "wds"
+    if not folder.exists():
+        folder.mkdir()
+        values, each = data.memmap("f"), 2_000
+        for shard, begin in enumerate(range(0, data.case.samples, each)):
+            with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+                for i in range(begin, min(begin + each, data.case.samples)):
+                    content = io.BytesIO()
+                    np.save(content, values[data.first[i] : data.first[i] + data.lengths[i]])
+                    member = tarfile.TarInfo(f"s{i:08d}.npy")
+                    member.size = content.tell()
+                    content.seek(0)
+                    tar.addfile(member, content)
+    urls = sorted(str(path) for path in folder.iterdir())
+    join = partial(
+        wds.batched, batchsize=data.case.batch, collation_fn=lambda rows: np.concatenate([r[0] for r in rows])
+    )
+    for batch in wds.DataPipeline(
+        wds.SimpleShardList(urls), wds.tarfile_to_samples(), wds.decode(), wds.to_tuple("npy"), join()
+    ):
+        yield torch.from_numpy(batch)
+
+
+def readers(data: Data) -> dict[str, tuple[str, Read]]:
+    """Reader -> (what it is compared with, how it reads)."""
+    case, opened = data.case, dict[str, Any]()
+    made: dict[str, tuple[str, Read]] = {}
+    if len(case.features) > 1:
+        made["memmap gather x 2"] = ("", partial(memmap_two, data, shuffled=True))
+        made["loader shuffled"] = ("memmap gather x 2", partial(loader, data, shuffled=True, opened=opened))
+        return made
+    if case.lengths[0] != case.lengths[1]:
+        for layout, limit in (("pack", memmap_packed), ("pad", memmap_padded)):
+            for shuffled, how in ((False, "unshuffled"), (True, "shuffled")):
+                name = f"memmap {layout} {how}"
+                made[name] = ("", partial(limit, data, shuffled=shuffled))
+                made[f"loader {layout} {how}"] = (
+                    name,
+                    partial(loader, data, shuffled=shuffled, layout=layout, opened=opened),
+                )
+        first = "memmap pack unshuffled"
+    else:
+        made["memmap sequential"] = ("", partial(memmap_vectors, data, shuffled=False))
+        made["memmap gather"] = ("", partial(memmap_vectors, data, shuffled=True))
+        made["loader unshuffled"] = ("memmap sequential", partial(loader, data, shuffled=False, opened=opened))
+        made["loader shuffled"] = ("memmap gather", partial(loader, data, shuffled=True, opened=opened))
+        first = "memmap sequential"
+    if case.peers:
+        made["pyarrow dataset unshuffled"] = (first, partial(pyarrow_dataset, data))
+        if installed("datasets"):
+            for shuffled, how in ((False, "unshuffled"), (True, "shuffled")):
+                limit_name = first if not shuffled else "memmap pack shuffled" if "pack" in first else "memmap gather"
+                made[f"HF datasets {how}"] = (limit_name, partial(hf_datasets, data, opened, shuffled=shuffled))
+        if installed("webdataset"):
+            made["WebDataset unshuffled"] = (first, partial(web_dataset, data))
+    return made
+
+
+def installed(name: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(name) is not None
+
+
+def epoch(read: Read) -> tuple[float, float]:
+    """Wall and CPU seconds of one epoch."""
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in read():
+        pass
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def check(data: Data, made: dict[str, tuple[str, Read]]) -> None:
+    """Every reader gives the same numbers; this also warms the page cache."""
+    wanted = sum(float(data.memmap(name).sum(dtype=np.float64)) for name in data.case.features)
+    for name, (_, read) in made.items():
+        got = sum(float(values.double().sum()) for values in read())
+        if not np.isclose(got, wanted, rtol=1e-6, atol=1e-3):
+            raise AssertionError(f"{name}: got sum {got}, allowed: {wanted}")
+
+
+def measure(case: Case, rounds: int) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="bench-loader-") as place:
+        data = Data(case, Path(place))
+        begun = time.perf_counter()
+        open_store(place, "grain").samples(aligned=case.aligned)
+        opening = time.perf_counter() - begun
+        begun = time.perf_counter()
+        open_store(place, "grain").samples(aligned=case.aligned)
+        again = time.perf_counter() - begun
+        made = readers(data)
+        check(data, made)
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
+        order = list(made)
+        for _ in range(rounds):
+            order.append(order.pop(0))
+            for name in order:
+                times[name].append(epoch(made[name][1]))
+        medians = {
+            name: [statistics.median(part) for part in zip(*found, strict=True)] for name, found in times.items()
+        }
+        size = sum(data.plain(name).stat().st_size for name in case.features) / 1e6
+        rows = [
+            {
+                "case": case.name,
+                "reader": name,
+                "wall s": wall,
+                "CPU s": cpu,
+                "MB/s": size / wall,
+                "wall / memmap": medians[limit][0] / wall if limit else 1.0,
+                "CPU / memmap": medians[limit][1] / cpu if limit else 1.0,
+            }
+            for name, (wall, cpu) in medians.items()
+            for limit in [made[name][0]]
+        ]
+        print(f"{case.name}: {size:,.0f} MB; opening took {opening:.2f} s, opening again {again:.2f} s", flush=True)
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="few rounds, a tenth of the data")
+    parser.add_argument(
+        "--cases", default="", help="only these, separated by commas: " + "; ".join(c.name for c in CASES)
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    missing = [name for name in ("datasets", "webdataset") if not installed(name)]
+    rows: list[dict[str, Any]] = []
+    for case in CASES:
+        if options.cases and case.name not in options.cases.split(","):
+            continue
+        if options.quick:
+            case = Case(**{**vars(case), "samples": case.samples // 10})
+        rows += measure(case, 3 if options.quick else options.rounds)
+    emit(rows, missing=", ".join(missing) or "none")
+
+
+if __name__ == "__main__":
+    main()
