@@ -75,3 +75,16 @@ def test_help_answers_without_heavy_imports() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert "gristmill demo" in done.stdout
+
+
+def test_the_options_of_the_report_are_what_the_catalog_takes(tmp_path: Path) -> None:
+    page = (DOCS / "report.md").read_text()
+    option, top = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "media").mkdir()
+    text = f"version: 1\nstore: ./store\n{top}datasets:\n  clips:\n    root: ./media\n    source: {{kind: folder}}\n"
+    (tmp_path / "data_catalog.yaml").write_text(text + "    features: {audio.mfcc: {}}\n" + option)
+    catalog = load_catalog(tmp_path / "data_catalog.yaml")
+    assert catalog.dataset("clips").report.pictures == 12
+    assert catalog.on_failure == ("./tell-the-team.sh", "#data")
+    assert catalog.metrics == Path("/var/lib/node_exporter/gristmill.prom")
+    assert (DOCS / re.findall(r"!\[.*?\]\((.*?)\)", page)[0]).stat().st_size < 250_000
