@@ -1,8 +1,8 @@
 """Pictures in, upright RGB ``Image`` out.
 
 OpenCV decodes the common JPEG and PNG files; Pillow decodes everything that OpenCV does not get right (transparency,
-CMYK, profiles of colour spaces, palettes with alpha, animations) and all other formats. Dimensions are read from the
-header and checked before any pixel is decoded.
+CMYK, palettes with alpha, animations) and all other formats. Profiles of colour spaces are applied to what either
+gives. Dimensions are read from the header and checked before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import Reason
 from features.types import Image
+from pipeline.media.color import Pixels, cmyk_to_srgb, profile_of_jpeg, profile_of_png, to_srgb
 from pipeline.media.source import DEFAULT_LIMITS, Limits, Source, looks_like
 
 if TYPE_CHECKING:
     import PIL.Image
-
-Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -58,6 +57,7 @@ class _Header:
     height: int
     plain: bool
     whole: bool
+    profile: bytes | None
 
 
 def read_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image:
@@ -65,8 +65,10 @@ def read_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image:
 
     Pixels are uint8 RGB, upright (EXIF orientation applied in every format that has it). Grey, palette, CMYK, YCbCr and
     LAB are converted; transparent pixels are composited over white; 16 bits become 8 by ``round(v / 257)``; floating
-    point must lie in 0..1 and is scaled by 255. ICC profiles are not applied. Of an animation, a multi-picture file or
-    a multi-page TIFF the first picture is read.
+    point must lie in 0..1 and is scaled by 255. Colours of an ICC profile become sRGB (perceptual intent), before what
+    is transparent meets the white; one that moves no colour by more than 2 levels counts as sRGB, and one that is
+    damaged or of another kind than the pixels says nothing, as does a damaged EXIF block. A PNG's gAMA and cHRM are not
+    applied. Of an animation, a multi-picture file or a multi-page TIFF the first picture is read.
 
     Raises ``SampleError``: what ``Source`` raises, ``unsupported_format`` (says what the file looks like), ``corrupt``
     (also when the file is cut: no filler pixels), ``non_finite`` (NaN in floating point) or ``too_large`` (before
@@ -79,7 +81,7 @@ def read_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image:
         if not header.whole:  # also because OpenCV would allocate what a broken PNG chunk claims
             raise _cut(source, f"{looks_like(data[:16])} without its end")
         if header.plain:
-            return Image(pixels=_decode_plain(source, data))
+            return Image(pixels=to_srgb(_decode_plain(source, data), header.profile))
     return Image(pixels=_decode_general(source, data, limits))
 
 
@@ -104,6 +106,7 @@ def _check_size(source: Source, width: int, height: int, limits: Limits) -> None
 def _jpeg_header(data: bytes) -> _Header | None:
     """Walk the markers of a JPEG to its first scan; ``None`` where there is no frame header."""
     position, size = 2, (0, 0, 0)
+    profile: list[bytes] = []
     while position + 4 <= len(data):
         if data[position] != 0xFF:
             return None
@@ -113,11 +116,15 @@ def _jpeg_header(data: bytes) -> _Header | None:
             continue
         if marker == 0xDA:
             # No end marker can stand inside the scans, but an embedded thumbnail before them has one of its own.
-            return _Header(size[0], size[1], size[2] in (1, 3), data.rfind(_EOI) > position) if size[2] else None
+            whole = data.rfind(_EOI) > position
+            return _Header(*size[:2], size[2] in (1, 3), whole, profile_of_jpeg(profile)) if size[2] else None
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and position + 10 <= len(data):
             height, width, components = struct.unpack_from(">HHB", data, position + 5)
             size = (width, height, components)
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == 0xE2:
+            profile.append(data[position + 4 : position + 2 + length])
+        position += 2 + length
     return None
 
 
@@ -127,15 +134,18 @@ def _png_header(data: bytes) -> _Header | None:
         return None
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     plain = depth <= 8 and not colour & 4
-    position, kind = 8, b""
+    position, kind, profile = 8, b"", None
     while position + 12 <= len(data) and kind != b"IEND":
         kind, start = data[position + 4 : position + 8], position + 8
+        length = int.from_bytes(data[position : position + 4], "big")
+        if kind == b"iCCP" and profile is None:
+            profile = profile_of_png(data[start : start + length])
         if kind in (b"tRNS", b"eXIf") or (
             kind in (b"zTXt", b"tEXt", b"iTXt") and data[start : start + 8] == b"Raw prof"
         ):
             plain = False
-        position += 12 + int.from_bytes(data[position : position + 4], "big")
-    return _Header(width, height, plain, whole=kind == b"IEND" and position <= len(data))
+        position += 12 + length
+    return _Header(width, height, plain, whole=kind == b"IEND" and position <= len(data), profile=profile)
 
 
 def _decode_plain(source: Source, data: bytes) -> Pixels:
@@ -163,7 +173,8 @@ def _decode_general(source: Source, data: bytes, limits: Limits) -> Pixels:
     # TIFF tags are read, and complained of, as they are used.
     with picture, _quiet() if picture.format == "TIFF" else nullcontext():
         try:
-            pixels = _deep(source, data) if _is_deep(picture, data) else _shallow(picture)
+            profile = picture.info.get("icc_profile")
+            pixels = _deep(source, data, profile) if _is_deep(picture, data) else _shallow(picture, profile)
         except PIL.Image.DecompressionBombError as error:
             raise source.error(Reason.TOO_LARGE, f"{error}; cure: scale it") from error
         except _DECODE_ERRORS as error:
@@ -220,7 +231,7 @@ def _is_deep(picture: PIL.Image.Image, data: bytes) -> bool:
     return False
 
 
-def _deep(source: Source, data: bytes) -> Pixels:
+def _deep(source: Source, data: bytes, profile: bytes | None) -> Pixels:
     """Decode 16-bit and floating point samples with OpenCV."""
     cv2 = _cv2()
     try:
@@ -246,14 +257,20 @@ def _deep(source: Source, data: bytes) -> Pixels:
         )
     if scaled.ndim == 2:
         scaled = np.repeat(scaled[:, :, None], 3, axis=2)
-    elif scaled.shape[2] == 4:
-        alpha = scaled[:, :, 3:] / 255.0
-        scaled = scaled[:, :, :3] * alpha + 255.0 * (1.0 - alpha)
-    blue_first = np.floor(scaled + 0.5).astype(np.uint8)
-    return np.ascontiguousarray(blue_first[:, :, ::-1])
+    colors = to_srgb(np.ascontiguousarray(_rounded(scaled[:, :, 2::-1])), profile)  # OpenCV gives blue first
+    if scaled.shape[2] == 3:
+        return colors
+    alpha = scaled[:, :, 3:] / 255.0
+    exact = scaled[:, :, 2::-1] if profile is None else colors
+    return _rounded(exact * alpha + 255.0 * (1.0 - alpha))
 
 
-def _shallow(picture: PIL.Image.Image) -> Pixels:
+def _rounded(values: npt.NDArray[Any]) -> Pixels:
+    rounded: Pixels = np.floor(values + 0.5).astype(np.uint8)
+    return rounded
+
+
+def _shallow(picture: PIL.Image.Image, profile: bytes | None) -> Pixels:
     """Decode the first picture with Pillow and convert it to RGB."""
     import PIL.Image
 
@@ -261,7 +278,9 @@ def _shallow(picture: PIL.Image.Image) -> Pixels:
     if picture.mode in ("I", "I;16", "I;16B", "I;16L"):
         values = np.asarray(picture).astype(np.float64)
         grey = np.floor(np.clip(values, 0, 65535) / 257.0 + 0.5).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        return to_srgb(np.repeat(grey[:, :, None], 3, axis=2), profile)
+    if picture.mode == "CMYK":
+        return cmyk_to_srgb(picture, profile)
     if picture.mode == "LAB":
         from PIL import ImageCms
 
@@ -272,10 +291,12 @@ def _shallow(picture: PIL.Image.Image) -> Pixels:
             raise ValueError("LAB cannot be converted")
         return np.asarray(converted)
     if "A" in picture.getbands() or "transparency" in picture.info:
-        above = picture.convert("RGBA")
-        white = PIL.Image.new("RGBA", above.size, (255, 255, 255, 255))
-        return np.asarray(PIL.Image.alpha_composite(white, above).convert("RGB"))
-    return np.asarray(picture.convert("RGB"))
+        above = np.asarray(picture.convert("RGBA"))
+        colors = to_srgb(np.ascontiguousarray(above[:, :, :3]), profile)
+        layer = PIL.Image.fromarray(np.dstack([colors, above[:, :, 3]]))
+        white = PIL.Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return np.asarray(PIL.Image.alpha_composite(white, layer).convert("RGB"))
+    return to_srgb(np.asarray(picture.convert("RGB")), profile)
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
