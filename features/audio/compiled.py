@@ -11,10 +11,16 @@ import numpy.typing as npt
 
 @cache
 def compiled(loop: Callable[..., None]) -> Callable[..., None]:
-    """Machine code of ``loop`` (numba takes half a second to import, and as long for a loop)."""
+    """Machine code of ``loop``, kept beside its module like Python's own where that folder can be written.
+
+    Compiling takes half a second a loop.
+    """
     import numba
 
-    machine_code: Callable[..., None] = numba.njit(nogil=True, error_model="numpy")(loop)
+    try:
+        machine_code: Callable[..., None] = numba.njit(nogil=True, error_model="numpy", cache=True)(loop)
+    except RuntimeError:  # no folder to keep it in
+        machine_code = numba.njit(nogil=True, error_model="numpy")(loop)
     return machine_code
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -143,7 +144,7 @@ class Denoise:
                 for piece in pieces:
                     denoiser.learn(piece)
             at = 0
-            for found in (*(denoiser.push(piece) for piece in pieces), denoiser.finish()):
+            for found in chain(map(denoiser.push, pieces), (denoiser.finish() for _ in range(1))):
                 out[at : at + len(found)] = found
                 at += len(found)
         return AudioClip(samples=cleaned, sample_rate=clip.sample_rate, start_ns=clip.start_ns)

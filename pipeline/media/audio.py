@@ -1,16 +1,15 @@
 """Sound in, ``AudioClip`` out: every channel, every sample, at its true time.
 
-Two decoders: libsndfile for the formats that it reads exactly and fast (WAV, RF64, W64, AIFF, AU, FLAC, MP3), FFmpeg
-for everything else and for the sound tracks of video files.
+Plain WAV is read as it lies in the file. Two decoders do the rest: libsndfile for the formats that it reads exactly and
+fast (other WAV, RF64, W64, AIFF, AU, FLAC, MP3), FFmpeg for everything else and for the sound tracks of video files.
 """
 
 from __future__ import annotations
 
 import logging
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,10 @@ from features.errors import Reason, SampleError
 from features.time import NS_PER_SECOND, Span, samples_to_ns, ticks_to_ns
 from features.types import AudioClip
 from pipeline.media.container import Demuxer, choose, clock_offset_ns, open_container, pyav
+from pipeline.media.native import read_native
+from pipeline.media.sound import Note, Samples, check_channels, check_length, nothing_found
+from pipeline.media.sound import check_finite as check_finite
+from pipeline.media.sound import sample_range as sample_range
 from pipeline.media.source import DEFAULT_LIMITS, Limits, Source
 
 if TYPE_CHECKING:
@@ -27,19 +30,10 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.stream import VideoStream
-    from soundfile import SoundFile
-
-Samples: TypeAlias = npt.NDArray[np.float32]
-Note: TypeAlias = Callable[[str], None]
 
 _PREROLL_NS = NS_PER_SECOND // 2
 _MAX_DRIFT_NS = NS_PER_SECOND // 20
-_BLOCK_VALUES = 1 << 26
 _FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63, "flt": 1.0, "dbl": 1.0}
-_NATIVE_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"fLaC")
-
-_STREAMED = 0xFFFFFF00  # a data chunk from here on is a stream whose length was never filled in
-_PCM_TAGS = (1, 3, 0xFFFE)
 
 _log = logging.getLogger(__name__)
 
@@ -69,161 +63,11 @@ def read_audio(
     hole that broken packets leave), ``bad_timestamps`` (a gap or overlap of more than half a packet), ``empty`` (no
     samples, or none inside ``span``), ``non_finite`` (NaN or infinite samples) or ``too_large``.
     """
-    clip = _read_native(source, span, limits, note)
+    clip = read_native(source, span, limits, note)
     if clip is None:
         clip = _read_track(source, span, limits, note)
     check_finite(source, clip.samples)
     return clip
-
-
-def check_finite(source: Source, samples: Samples) -> None:
-    """Raise ``SampleError(non_finite)`` when any sample is NaN or infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(np.vdot(samples, samples)):  # one pass; it may overflow, so a no is looked at again
-            return
-    bad = int(samples.size - np.count_nonzero(np.isfinite(samples)))
-    if bad:
-        raise source.error(
-            Reason.NON_FINITE,
-            f"got {bad} NaN or infinite samples, allowed: finite numbers; cure: export the sound again",
-        )
-
-
-def sample_range(start_ns: int, sample_rate: int, count: int, span: Span) -> tuple[int, int]:
-    """Return ``(first, stop)``: the samples, of ``count`` that begin at ``start_ns``, whose time lies in ``span``."""
-
-    def first_at_or_after(time_ns: int) -> int:
-        index = max(0, min(count, (time_ns - start_ns) * sample_rate // NS_PER_SECOND - 1))
-        while index < count and start_ns + samples_to_ns(index, sample_rate) < time_ns:
-            index += 1
-        return index
-
-    return first_at_or_after(span.start_ns), first_at_or_after(span.end_ns)
-
-
-def _is_native(head: bytes) -> bool:
-    mp3_frame = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2  # sync, layer III
-    return head[:4] in _NATIVE_MAGICS or head[:3] == b"ID3" or mp3_frame
-
-
-def _read_native(source: Source, span: Span | None, limits: Limits, note: Note) -> AudioClip | None:
-    """Read with libsndfile; ``None`` when the file is not one of its formats."""
-    with source.open() as stream:
-        if not _is_native(stream.read(4)):
-            return None
-        import soundfile
-
-        missing = _riff_missing_bytes(source, stream)
-        try:
-            opened = soundfile.SoundFile(stream if source.local_path is None else source.local_path)
-        except soundfile.LibsndfileError:
-            return None
-        with opened as file:
-            if file.frames >= 2**62 or (file.format == "MP3" and file.frames * file.channels > _BLOCK_VALUES):
-                return None  # length not declared, or an MP3 too long for one read: FFmpeg reads it in pieces
-            try:
-                clip = _read_soundfile(source, file, span, limits, note)
-            except soundfile.LibsndfileError as error:
-                raise source.error(Reason.CORRUPT, f"cannot be decoded ({error}); cure: copy it again") from error
-    if missing:
-        note(f"{source.uri}: the file is cut: {missing} bytes of sound that its header declares are missing")
-    return clip
-
-
-def _read_soundfile(source: Source, file: SoundFile, span: Span | None, limits: Limits, note: Note) -> AudioClip:
-    rate, declared = file.samplerate, file.frames
-    _check_channels(source, file.channels, limits)
-    whole = Span(0, samples_to_ns(declared, rate))
-    first, stop = (0, declared) if span is None else sample_range(0, rate, declared, span)
-    if declared == 0 or first == stop:
-        raise _nothing(source, span, whole if declared else None)
-    _check_length(source, stop - first, rate, limits)
-    if file.format == "MP3":  # libsndfile seeks in MP3 after each read and lands hundreds of samples off: read once
-        samples = np.ascontiguousarray(_read_blocks(file, stop)[:, first:])
-    else:
-        file.seek(first)
-        samples = _read_blocks(file, stop - first)
-    got = samples.shape[1]
-    if got == 0:
-        raise source.error(Reason.CORRUPT, f"got none of the {declared} samples declared; cure: copy it again")
-    if got < stop - first:
-        note(f"{source.uri}: the file is cut: {first + got} of {declared} samples can be decoded")
-    return AudioClip(samples=samples, sample_rate=rate, start_ns=samples_to_ns(first, rate))
-
-
-def _read_blocks(file: SoundFile, count: int) -> Samples:
-    """Read ``count`` frames, allocating as they come and not as the header claims."""
-    step = max(1, _BLOCK_VALUES // file.channels)
-    blocks: list[Samples] = []
-    while count > 0:
-        block: Samples = file.read(min(step, count), dtype="float32", always_2d=True).T
-        if block.shape[1] == 0:
-            break
-        blocks.append(block)
-        count -= block.shape[1]
-    if not blocks:
-        return np.zeros((file.channels, 0), dtype=np.float32)
-    return np.ascontiguousarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1))
-
-
-def _riff_missing_bytes(source: Source, stream: BinaryIO) -> int:
-    """Bytes of the ``data`` chunk that a WAV file declares and does not have (0 for a stream of unknown length).
-
-    Raises ``SampleError(corrupt)`` when its PCM samples do not fill whole bytes of the declared block.
-    """
-    size = stream.seek(0, 2)
-    stream.seek(0)
-    missing = 0
-    head = stream.read(12)
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        position = 12
-        while position + 8 <= size:
-            stream.seek(position)
-            chunk = stream.read(24)
-            length = int.from_bytes(chunk[4:8], "little")
-            if chunk[:4] == b"fmt " and len(chunk) == 24:
-                _check_block(source, *struct.unpack("<HHIIHH", chunk[8:]))
-            if chunk[:4] == b"data":
-                missing = 0 if length >= _STREAMED else max(0, position + 8 + length - size)
-                break
-            position += 8 + length + length % 2
-    stream.seek(0)
-    return missing
-
-
-def _check_block(source: Source, tag: int, channels: int, rate: int, byte_rate: int, block: int, bits: int) -> None:
-    del rate, byte_rate
-    if tag in _PCM_TAGS and channels and (block % channels or 8 * block < channels * bits):
-        raise source.error(
-            Reason.CORRUPT,
-            f"the WAV header declares {channels} channels of {bits} bits in blocks of {block} bytes, allowed: whole "
-            "bytes for every channel; cure: export it again",
-        )
-
-
-def _check_channels(source: Source, channels: int, limits: Limits) -> None:
-    if channels > limits.max_audio_channels:
-        raise source.error(
-            Reason.TOO_LARGE,
-            f"got {channels} channels, allowed: {limits.max_audio_channels}; cure: mix down or raise the limit",
-        )
-
-
-def _check_length(source: Source, count: int, rate: int, limits: Limits) -> None:
-    if count > limits.max_audio_seconds * rate:
-        raise source.error(
-            Reason.TOO_LARGE,
-            f"got {count / rate:.0f} s of sound or more, allowed: {limits.max_audio_seconds:g} s; cure: cut it, use "
-            "windows (start and end in the catalog), or raise the limit",
-        )
-
-
-def _nothing(source: Source, span: Span | None, whole: Span | None) -> SampleError:
-    if span is None or whole is None:
-        return source.error(Reason.EMPTY, "got 0 samples of sound; cure: record it again or remove it from the catalog")
-    return source.error(
-        Reason.EMPTY, f"got no sample inside {span}, allowed: a window that overlaps {whole}; cure: correct it"
-    )
 
 
 class AudioTrack:
@@ -288,7 +132,7 @@ class AudioTrack:
                     Reason.CORRUPT,
                     f"none of {self._broken} sound packets can be decoded; cure: copy or record it again",
                 )
-            raise _nothing(self._source, None, None)
+            raise nothing_found(self._source, None, None)
 
     @property
     def notes(self) -> list[str]:
@@ -317,7 +161,7 @@ class AudioTrack:
             self.first_ns = time_ns or 0
             self._rate, self._channels = frame.sample_rate, frame.layout.nb_channels
             self._start_ns = self.first_ns
-            _check_channels(self._source, self._channels, self._limits)
+            check_channels(self._source, self._channels, self._limits)
         if (frame.sample_rate, frame.layout.nb_channels) != (self._rate, self._channels):
             raise self._source.error(
                 Reason.UNSUPPORTED_FORMAT,
@@ -336,7 +180,7 @@ class AudioTrack:
             self._kept_from = self._count - samples.shape[1]
         self._pieces.append(samples)
         self._kept += samples.shape[1]
-        _check_length(self._source, self._kept, self._rate, self._limits)
+        check_length(self._source, self._kept, self._rate, self._limits)
 
     def _check_time(self, time_ns: int | None, frame: AudioFrame) -> None:
         if time_ns is None:
@@ -450,12 +294,12 @@ def _seek(container: InputContainer, stream: AudioStream, time_ns: int) -> None:
 
 def _cut(source: Source, clips: list[AudioClip], span: Span | None, whole: Span | None) -> AudioClip:
     if not clips:
-        raise _nothing(source, span, whole)
+        raise nothing_found(source, span, whole)
     rate, start_ns = clips[0].sample_rate, clips[0].start_ns
     samples = clips[0].samples if len(clips) == 1 else np.concatenate([clip.samples for clip in clips], axis=1)
     if span is not None:
         first, stop = sample_range(start_ns, rate, samples.shape[1], span)
         if first == stop:
-            raise _nothing(source, span, whole or Span(start_ns, start_ns + samples_to_ns(samples.shape[1], rate)))
+            raise nothing_found(source, span, whole or Span(start_ns, start_ns + samples_to_ns(samples.shape[1], rate)))
         samples, start_ns = samples[:, first:stop], start_ns + samples_to_ns(first, rate)
     return AudioClip(samples=np.ascontiguousarray(samples), sample_rate=rate, start_ns=start_ns)
