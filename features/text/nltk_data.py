@@ -66,6 +66,11 @@ def wordnet(folder: Path) -> Any:
         def map_wn(self, version: str = "wordnet") -> None:
             del version
 
+        def __del__(self) -> None:
+            for opened in (*self._data_file_map.values(), self._key_count_file, self._key_synset_file):
+                if opened is not None:
+                    opened.close()
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that other languages need other data
