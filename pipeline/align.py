@@ -33,8 +33,11 @@ from pipeline.timelines import Given, Outside
 Input = tuple[npt.NDArray[np.bool_], Digests, Digests]
 """Which samples have rows of a feature, their content digests, their recipe digests."""
 
-WORTH_WORKERS = 1 << 30
-"""Bytes of rows to align from which on workers are started for it."""
+WORTH_WORKERS = 8 << 30
+"""Bytes of rows to align from which on workers are started for it: below, one process is done before two have started
+(``benchmarks/align.py --stage``)."""
+WORTH_SENDING = 256 << 20
+"""The same for workers that are running already."""
 
 _DIGESTED_AT_ONCE = 1 << 16
 _OUTSIDE = "\0timeline"  # no feature is called like this
