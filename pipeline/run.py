@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from uuid import uuid4
@@ -30,7 +30,7 @@ from pipeline.align_rows import Setting
 from pipeline.catalog import Catalog, DataSet
 from pipeline.catalog.steps import importable
 from pipeline.chain import Chain
-from pipeline.content import CACHE_SCHEMA, Digests, stream_digests, windowed
+from pipeline.content import CACHE_SCHEMA, Digests, stream_digests, together, windowed
 from pipeline.corpus import examples, training_rows
 from pipeline.estimate import Estimate, estimate, read_rates
 from pipeline.events import SILENT, Events
@@ -166,7 +166,7 @@ class Run:
 
     def _digest_streams(self) -> dict[Stream, Digests]:
         found: dict[Stream, Digests] = {}
-        streams: list[Stream] = sorted({chain.stream for chain in self.dataset.features.values()})
+        streams: list[Stream] = sorted({stream for chain in self.dataset.features.values() for stream in chain.streams})
         shared = None  # a video file may be its own sound: it is read once
         for stream in streams:
             cache = self.store.read_cache(f"content-{stream}", CACHE_SCHEMA)
@@ -189,8 +189,9 @@ class Run:
         with self._timed("plan"), importable(self.catalog.folder):
             wanted = {}
             for name, chain in self.dataset.features.items():
-                digests = windowed(self._digests[chain.stream], self.found.samples)
-                present = pc.is_valid(self.found.samples[f"{chain.stream}_uri"]).to_numpy(zero_copy_only=False)
+                digests = windowed(together([self._digests[s] for s in chain.streams]), self.found.samples)
+                there = [pc.is_valid(self.found.samples[f"{stream}_uri"]) for stream in chain.streams]
+                present = reduce(pc.and_, there).to_numpy(zero_copy_only=False)
                 if name in self.dataset.view_splits:
                     splits = pa.array(self.dataset.view_splits[name])
                     present = present & pc.is_in(self.found.samples["split"], value_set=splits).to_numpy()
