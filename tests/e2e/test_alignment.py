@@ -25,6 +25,7 @@ from features.errors import CatalogError
 from pipeline import align as alignment
 from pipeline.catalog import load_catalog
 from pipeline.drift import disagreeing, drift
+from pipeline.loader.reader import open_store
 from pipeline.record import RunReport
 from pipeline.run import published, run_dataset
 from pipeline.store import Snapshot
@@ -368,6 +369,37 @@ def test_the_table_of_edits_is_the_one_of_the_documentation() -> None:
     assert told == {case.what: meant[case.aligned] for case in EDITS}
 
 
+def test_every_policy_of_the_catalog_makes_the_rows_that_it_says(talk: Talk) -> None:
+    """Rows of 100 ms that grow: what becomes of them in (0.25, 0.75) and (1, 1.5) can be said row by row."""
+    talk.align("text: segments")
+    talk.run()
+    level = np.reshape(
+        {row["sample_id"]: row for row in talk.snapshot.read("level").to_pylist()}["a"]["values"], (20, 2)
+    )
+    weights = np.zeros((2, 20))
+    weights[0, 2:8] = [0.5, 1, 1, 1, 1, 0.5]
+    weights[1, 10:15] = 1
+    expected = {
+        "mean": weights @ level / 5,
+        "sum": weights @ level,
+        "max": level[[7, 14]],
+        "first": level[[2, 10]],
+        "last": level[[7, 14]],
+        "nearest": level[[4, 12]],
+        "linear": [(level[4] + level[5]) / 2, level[12]],
+        "histogram": [[0, 6], [0, 5]],
+        "{policy: nearest, tolerance: 0.2}": level[[4, 12]],
+        "{policy: histogram, bins: [0, 0.1, 0.3]}": [[2, 4, 0, 4], [0, 2, 0, 0]],
+    }
+    for policy, values in expected.items():
+        talk.align(f"text: segments, policies: {{level: {policy}}}")
+        report = talk.run()
+        assert report.aligned_rows_written == (0 if policy == "mean" else 6)
+        row = talk.aligned("level")["a"]
+        np.testing.assert_allclose(np.ravel(row["values"]), np.ravel(values), rtol=1e-6, err_msg=policy)
+        assert row["valid"] == [True, True]
+
+
 def test_bins_make_wider_rows_that_a_snapshot_knows_of(talk: Talk) -> None:
     talk.align("grid: 1, policies: {level: {policy: histogram, bins: [0, 0.2, 0.4, 2]}, length: histogram}")
     report = talk.run()
@@ -378,6 +410,8 @@ def test_bins_make_wider_rows_that_a_snapshot_knows_of(talk: Talk) -> None:
     page = read(report.page)
     assert page.all(id="missing") == []
     assert page.one("section", id="alignment").all("div", **{"class": "lane"}) != []
+    loaded = open_store(talk.folder / "store", "talk").samples(aligned=True)
+    assert loaded.dims == {"level": 6, "length": 1, "shade": 1}
     assert verify(talk.snapshot).faults == ()
 
 
