@@ -24,7 +24,7 @@ from features.base import Example, NeedsFit
 from features.errors import RunFailedError, StoreError
 from features.types import Stream
 from pipeline import align as alignment
-from pipeline import keys
+from pipeline import extents, keys
 from pipeline.accounts import Accounts
 from pipeline.align_rows import Setting
 from pipeline.catalog import Catalog, DataSet
@@ -162,7 +162,24 @@ class Run:
             self.report.notices += self.found.notes
             self.asked.check_samples(self.dataset.name, self.found.samples["sample_id"])
             self._digests = self._digest_streams()
+            self._extents = self._measure()
         return self.found
+
+    def _measure(self) -> dict[Stream, pa.Table]:
+        """How much the headers of new samples' files say that there is, so that shards are cut by what they cost."""
+        new = self.found.samples
+        if self._compared is not None:
+            known = self._compared.sample_shards["sample_id"]
+            new = new.filter(pc.invert(pc.is_in(new["sample_id"], value_set=known.combine_chunks())))
+        if not len(new):
+            return {}
+        found: dict[Stream, pa.Table] = {}
+        for stream in self._digests:
+            cache = self.store.read_cache(f"extent-{stream}", extents.SCHEMA)
+            found[stream] = extents.stream_extents(new, stream, cache)
+            if not found[stream].equals(cache):
+                self.store.write_cache(f"extent-{stream}", found[stream])
+        return found
 
     def _digest_streams(self) -> dict[Stream, Digests]:
         found: dict[Stream, Digests] = {}
@@ -199,7 +216,11 @@ class Run:
                 retry = self.asked.reasons if self.asked.retry else None
                 wanted[name] = Wanted(chain, self._recipe(name, chain), digests, present, asked, retry)
             self.planned = make_plan(
-                self._compared, self.found.samples, wanted, shard_samples=self.dataset.shard_samples
+                self._compared,
+                self.found.samples,
+                wanted,
+                shard_samples=self.dataset.shard_samples,
+                extents=self._extents,
             )
             self.report.reasons = {name: feature.reasons() for name, feature in self.planned.features.items()}
         return self.planned

@@ -216,7 +216,6 @@ EXTRACTOR: dict[str, Case] = {
         sample=timed_image,
         least=(PIXEL, 1),
         state=random_resnet,
-        batch_atol=1e-4,
         device_atol=1e-3,
     ),
     "text.bow": Case(options={"size": 9}, other={"size": 8}, sample=text, least=(Text(()), 0), state=fitted),
