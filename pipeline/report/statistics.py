@@ -90,6 +90,8 @@ class Reader:
         """The distribution of a feature over these shards of a snapshot; ``None`` where they hold no row."""
         files = snapshot.files_of(feature)
         width = snapshot.dim(feature)
+        if width is None:
+            return None
         parts, left = [], FEATURE_BYTES
         for file in (file for file in files if file.shard in shards):
             if left <= 0:

@@ -21,6 +21,7 @@ from pipeline.media.source import Source
 from pipeline.media.text import read_text
 from pipeline.report import charts, intervals
 from pipeline.report.album import Album, Picture
+from pipeline.report.clocks import clocks
 from pipeline.report.draw import RANGE_DB, feature_strip, heat, over_time, spectrogram_db
 from pipeline.report.intervals import Correction
 from pipeline.report.material import Material, Shown
@@ -118,7 +119,10 @@ def alignment(material: Material, album: Album, count: int) -> dict[str, Any] | 
         strip = album.attempt(what, partial(_strip, material, album, sample, rows_of))
         if strip is not None:
             strips.append(strip)
+    tolerance = 1.0 if material.dataset.align is None else material.dataset.align.durations.tolerance
+    shards = chosen_shards(snapshot, ALIGNED_PREFIX + snapshot.aligned[0])
     return {
+        "clocks": album.attempt("the clocks of streams", partial(clocks, snapshot, tolerance, shards)),
         "rows": rows,
         "strips": strips,
         "empty": empty,

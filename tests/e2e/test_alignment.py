@@ -552,6 +552,10 @@ def test_offsets_are_estimated_with_their_confidence_and_applied(talk: Talk) -> 
         shift = found[name]["start_offset"] - before[name]["start_offset"]
         assert shift == pytest.approx(found[name]["audio_offset"], abs=1e-6)
     assert (found["unsure"]["audio_offset"], found["unsure"]["audio_confidence"] < 0.4) == (0.0, True)
+    audio, video = read(report.page).one("table", id="clocks").all("tr")[1:]
+    assert [cell.text for cell in audio.all("td")[1:2]] == ["4"]
+    assert re.match(r"[+-]0\.\d{3} s \([+-]0\.\d{3}\)", " ".join(audio.all("td")[5].text.split()))
+    assert video.all("td")[5].text == "as it is"
     told = "unsure: the offset of audio is not sure enough (confidence below 0.4): the clock is left as it is"
     assert report.notices[-1] == told
     assert verify(talk.snapshot).faults == ()
@@ -566,6 +570,12 @@ def test_streams_that_disagree_are_flagged_or_put_into_quarantine(talk: Talk) ->
     report = talk.run()
     told = report.notices[-1]
     assert re.fullmatch(r"short: the sound lasts 3.0\d\d s and the picture 4.960 s; allowed: a difference of 1 s", told)
+    page = read(report.page).one("section", id="alignment")
+    assert [row.all("td")[0].text for row in page.one("table", id="clocks").all("tr")[1:]] == ["audio", "video"]
+    assert "1 sample by more than 1 s" in page.one("p", id="beside").text
+    assert re.fullmatch(
+        r"short: sound 3.0\d\d s, picture 4.960 s", page.one("ul", id="disagree").one("li").text.strip()
+    )
     table = drift(talk.snapshot)
     assert disagreeing(table)["sample_id"].to_pylist() == ["short"]
     row = table.to_pylist()[1]
