@@ -148,7 +148,8 @@ def open_model(catalog: Catalog, dataset: str, name: str | None = None, which: s
     folder = _folder(store, dataset, which)
     document = json.loads(store.fs.cat_file(store.path(_MODELS, folder, RESULT_FILE)))
     methods = [method for method in document["options"]["methods"] if method in document["trained"]]
-    chosen = name or max(methods, key=lambda method: document["models"][method]["mean"]["accuracy"], default=None)
+    best = max(methods, key=lambda method: float(document["models"][method]["mean"]["accuracy"]), default="")
+    chosen: str = name or best
     path = posixpath.join(store.url, _MODELS, folder)
     if chosen not in document["trained"]:
         raise StoreError(f"{path}: model: got {chosen!r}, allowed: {', '.join(document['trained'])}")
