@@ -6,19 +6,16 @@ are compared with those of the snapshot that it was trained on, and others are r
 
 from __future__ import annotations
 
-import csv
 import json
 import posixpath
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from features.errors import StoreError
 from pipeline.catalog import Catalog
@@ -26,13 +23,13 @@ from pipeline.events import SILENT, Events
 from pipeline.execute.engine import resolve_device
 from pipeline.fusion.result import RESULT_FILE, TrainResult
 from pipeline.keys import explain
+from pipeline.predictions import Output, Predictions, Used, columns_of, outputs_of
 from pipeline.run import published
 from pipeline.store import ALIGNED_PREFIX, DatasetStore, Snapshot
 
 if TYPE_CHECKING:
     from pipeline.fusion.models import FusionModel
 
-SUFFIXES = (".csv", ".parquet", ".json")
 _MODELS = "_models"
 _BATCH = 256
 _STAGE = "predict"
@@ -50,91 +47,9 @@ class Model:
     trained_on: Snapshot = field(repr=False)
 
     @property
-    def labels(self) -> list[str]:
-        """What it tells apart, in the order of its outputs."""
-        return list(self.document["labels"])
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Predictions:
-    """What a model says of samples. ``table``: see ``predict``; ``left_out``: why samples are not in it."""
-
-    model: Model = field(repr=False)
-    dataset: str
-    snapshot: int
-    table: pa.Table = field(repr=False)
-    left_out: Mapping[str, int]
-    notes: tuple[str, ...]
-
-    @property
-    def right(self) -> tuple[int, int]:
-        """How many of the samples that have a label were predicted right, and how many have one."""
-        known = self.table.filter(pc.is_valid(self.table["label"]))
-        return int(pc.sum(pc.equal(known["label"], known["predicted"])).as_py() or 0), len(known)
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What was predicted, with what, and how many samples were left out and why."""
-        right, known = self.right
-        return {
-            "gristmill": version("gristmill"),
-            "dataset": self.dataset,
-            "snapshot": self.snapshot,
-            "model": {
-                "path": self.model.path,
-                "name": self.model.name,
-                "dataset": self.model.dataset,
-                "snapshot": int(self.model.document["snapshot"]),
-            },
-            "samples": {"in": len(self.table) + sum(self.left_out.values()), "predicted": len(self.table)},
-            "left_out": dict(self.left_out),
-            "labelled": known,
-            "right": right,
-            "notes": list(self.notes),
-        }
-
-    @property
-    def lines(self) -> list[str]:
-        """What to tell a person."""
-        right, known = self.right
-        said = [f"Model {self.model.name} of {self.model.path}"]
-        said += [f"note: {note}" for note in self.notes]
-        others = "".join(f" + {count:,} {reason}" for reason, count in self.left_out.items())
-        total = len(self.table) + sum(self.left_out.values())
-        said.append(f"{total:,} samples = {len(self.table):,} predicted{others}")
-        if known:
-            said.append(f"Of {known:,} that have a label, {right:,} are predicted so ({right / known:.1%})")
-        return said
-
-    def write(self, path: Path) -> None:
-        """Write the table as its suffix says: .csv, .parquet, or .json (with the metadata).
-
-        Raises ``StoreError`` for another suffix, or a place that cannot be written.
-        """
-        check_suffix(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
-            if path.suffix == ".parquet":
-                table = self.table.replace_schema_metadata({"gristmill": json.dumps(self.metadata)})
-                pq.write_table(table, partial)
-            elif path.suffix == ".csv":
-                with partial.open("w", newline="", encoding="utf-8") as stream:
-                    rows = csv.writer(stream)
-                    rows.writerow(self.table.column_names)
-                    rows.writerows(zip(*(column.to_pylist() for column in self.table.columns), strict=True))
-            else:
-                document = {**self.metadata, "predictions": self.table.to_pylist()}
-                partial.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            partial.replace(path)
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be written: {error}") from error
-
-
-def check_suffix(path: Path) -> None:
-    """Raise ``StoreError`` for a file that predictions are not written as."""
-    if path.suffix not in SUFFIXES:
-        raise StoreError(f"{path}: got {path.suffix or 'no suffix'!r}, allowed: {', '.join(SUFFIXES)}")
+    def outputs(self) -> tuple[Output, ...]:
+        """What it says, in the order of its columns."""
+        return outputs_of(self.document)
 
 
 def open_model(catalog: Catalog, dataset: str, name: str | None = None, which: str | None = None) -> Model:
@@ -148,7 +63,9 @@ def open_model(catalog: Catalog, dataset: str, name: str | None = None, which: s
     folder = _folder(store, dataset, which)
     document = json.loads(store.fs.cat_file(store.path(_MODELS, folder, RESULT_FILE)))
     methods = [method for method in document["options"]["methods"] if method in document["trained"]]
-    chosen = name or max(methods, key=lambda method: document["models"][method]["mean"]["accuracy"], default=None)
+    score = document.get("score", "accuracy")
+    best = max(methods, key=lambda method: float(document["models"][method]["mean"][score]), default="")
+    chosen: str = name or best
     path = posixpath.join(store.url, _MODELS, folder)
     if chosen not in document["trained"]:
         raise StoreError(f"{path}: model: got {chosen!r}, allowed: {', '.join(document['trained'])}")
@@ -224,9 +141,10 @@ def predict(
     """Ask a model about the samples of a snapshot; ``splits``: only these.
 
     The table has one row a sample, in order of (shard, sample id): ``sample_id``, ``split``, ``label`` (null where it
-    has none), ``predicted``, ``missing`` (features without a valid row, joined with blanks; a sample that lacks all of
-    them is answered with the frequencies of the training split), and ``p_<label>`` float32 for each label: the
-    probability, softmax of the model's outputs.
+    has none), ``missing`` (features without a valid row, joined with blanks; a sample that lacks all of them is
+    answered with the frequencies of the training split), ``predicted`` and ``p_<label>`` float32 for each label, its
+    probability (see ``Output``: of a number there is none, and of several labels at once, those above one half are
+    predicted, joined with ``|``).
 
     Raises ``StoreError`` when features are made otherwise than the model's, or no sample has any of them.
     """
@@ -243,45 +161,46 @@ def predict(
     if splits is not None:
         wanted = wanted.filter(pc.is_in(wanted["split"], value_set=pa.array(list(splits), pa.string())))
     network = model.network.to(device).eval()
-    probabilities, present = [], []
+    logits, present = [], []
     events.started(_STAGE, len(samples), "samples")
     with torch.inference_mode():
         for batch in samples.batches(_BATCH, shuffle="none", rank=0, world_size=1, prefetch=2):
             values = {name: value.to(device) for name, value in batch["values"].items()}
             masks = {name: mask.to(device) for name, mask in batch["mask"].items()}
-            probabilities.append(network(values, masks).softmax(dim=1).cpu().numpy())
+            logits.append(network(values, masks).float().cpu())
             present.append(np.stack([batch["mask"][name].any(dim=1).numpy() for name in names], axis=1))
             events.advanced(_STAGE, len(batch["sample_id"]))
-    found, there = np.concatenate(probabilities), np.concatenate(present)
+    found, there = torch.cat(logits), np.concatenate(present)
     events.finished(_STAGE, f"{len(found):,} samples")
     table = wanted.take(pc.index_in(pa.array(samples.sample_ids), value_set=wanted["sample_id"].combine_chunks()))
-    labels = model.labels
+    outputs = model.outputs
+    classes = len(outputs) == 1 and outputs[0].kind == "classes"
     columns: dict[str, Any] = {
         "sample_id": table["sample_id"],
         "split": table["split"],
         "label": table["label"],
-        "predicted": pa.array([labels[k] for k in found.argmax(axis=1)], pa.string()),
         "missing": pa.array([" ".join(np.array(names)[~row]) for row in there], pa.string()),
     }
-    columns |= {f"p_{label}": pa.array(found[:, k]) for k, label in enumerate(labels)}
+    columns |= columns_of(outputs, found)
     return Predictions(
-        model=model,
+        model=Used(path=model.path, name=model.name, dataset=model.dataset, snapshot=int(model.document["snapshot"])),
         dataset=posixpath.basename(snapshot.store.url),
         snapshot=snapshot.version,
         table=pa.table(columns),
         left_out={"without a row of any of the model's features": len(wanted) - len(samples)}
         if len(wanted) > len(samples)
         else {},
-        notes=_notes(there, names, table, labels),
+        notes=_notes(there, names, table, outputs[0].labels if classes else None),
+        classes=classes,
     )
 
 
-def _notes(there: Any, names: Sequence[str], table: pa.Table, labels: Sequence[str]) -> tuple[str, ...]:
+def _notes(there: Any, names: Sequence[str], table: pa.Table, labels: Sequence[str] | None) -> tuple[str, ...]:
     notes = [f"{count:,} samples lack {name}" for name, count in zip(names, (~there).sum(axis=0), strict=True) if count]
     if nothing := int((~there.any(axis=1)).sum()):
         notes.append(f"{nothing:,} samples lack everything: they are answered with the frequencies of training")
     known = [label for label in pc.unique(table["label"]).to_pylist() if label is not None]
-    if unseen := sorted(set(known) - set(labels)):
+    if labels is not None and (unseen := sorted(set(known) - set(labels))):
         notes.append(f"labels that the model has never seen, and so cannot give: {', '.join(unseen)}")
     return tuple(notes)
 

@@ -77,7 +77,7 @@ def export(
         exported = export_dataset(
             reader,
             out,
-            to,  # type: ignore[arg-type]
+            to,
             choice,
             template=None if template is None else Template.load(template, features),
             file_bytes=file_mb << 20,

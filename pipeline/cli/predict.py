@@ -55,7 +55,8 @@ def predict(
     """
     from pipeline.catalog import load_catalog
     from pipeline.console import drawing
-    from pipeline.predict import check_suffix, predict_dataset
+    from pipeline.predict import predict_dataset
+    from pipeline.predictions import check_suffix
     from pipeline.run import run_dataset
 
     check_suffix(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -203,7 +203,7 @@ def _any(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"any of {', '.join(names)}"
 
 
-def in_words(reasons: Counter[str]) -> str:
+def in_words(reasons: Mapping[str, int]) -> str:
     """``12 no label, 3 another split``."""
     return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count) or "no samples"
 
