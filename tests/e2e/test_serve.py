@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from flows.serve import last_run, missed
+from flows.recover import last_run, missed
 from pipeline.catalog import load_catalog
 from pipeline.run import published, run_dataset
 from pipeline.store import DatasetStore
@@ -66,6 +66,8 @@ class Server:
             str(world.catalog),
             "--port",
             str(self.port),
+            "--reports-port",
+            "0",
         ]
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
