@@ -50,6 +50,7 @@ from pipeline.plan import (
     plan_feature,
 )
 from pipeline.record import RunReport
+from pipeline.remarks import remarks
 from pipeline.report.finish import finish
 from pipeline.report.journal import Journal
 from pipeline.scan import Scan, scan
@@ -305,7 +306,8 @@ class Run:
                 self.events.finished("extract")
         self.report.worker_seconds = dict(self.extracted.seconds)
         self.report.spent |= self.extracted.spent
-        self.report.notices += self.extracted.notices
+        self.report.words, self.report.flags = dict(self.extracted.words), dict(self.extracted.flags)
+        self.report.notices += [*remarks(self.extracted), *self.extracted.notices]
 
     def _finished_or_run(
         self, engine: Engine, function: Callable[[W], ShardReport], work: Iterable[W]

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from features.base import Extractor, FeatureSink, FrameSelector, ImageSink, NeedsReference, VideoExtractor
+from features.base import (
+    CountsWords,
+    Extractor,
+    FeatureSink,
+    Flags,
+    FrameSelector,
+    ImageSink,
+    NeedsReference,
+    VideoExtractor,
+    WordCounts,
+)
 from features.errors import Reason, SampleError
 from features.random import derive_seed
 from features.types import FeatureSequence, Stream
@@ -61,6 +71,10 @@ class Tally:
     spent: dict[str, Spent] = field(default_factory=dict)
     """``decode <stream>``, ``extract <feature>`` -> samples or rows, and their seconds."""
     notices: list[str] = field(default_factory=list)
+    words: dict[str, WordCounts] = field(default_factory=dict)
+    """Feature -> words that its rows were made from, and those among them that it does not know."""
+    flags: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Feature -> sample id -> what its prepare steps say of a medium that they let pass."""
 
     def add(self, stage: str, what: str, seconds: float, count: int = 0) -> None:
         """Count the cost of a part of the work."""
@@ -74,6 +88,10 @@ class Tally:
         for part, spent in other.spent.items():
             self.spent.setdefault(part, Spent()).__iadd__(spent)
         self.notices += other.notices
+        for feature, words in other.words.items():
+            self.words.setdefault(feature, WordCounts()).__iadd__(words)
+        for feature, flags in other.flags.items():
+            self.flags.setdefault(feature, {}).update(flags)
         return self
 
 
@@ -192,7 +210,11 @@ class _Feature:
 
     def _compute(self, batch: list[_Item]) -> list[FeatureSequence]:
         media = [item.medium for item in batch]
+        flags: dict[str, str] = {}
         for step in self.prepare:
+            if isinstance(step, Flags):
+                said = zip(batch, step.flags(media), strict=True)
+                flags |= {item.pending.sample_id: f"{step.name}: {flag}" for item, flag in said if flag}
             media = step.prepare(media, self.job.device)
         for number, step in enumerate(self.augment):
             seeds = [
@@ -200,11 +222,19 @@ class _Feature:
                 for item in batch
             ]
             media = step.augment(media, seeds, self.job.device)
-        results = self.extractor(media, self.job.device)
+        words: WordCounts | None = None
+        if isinstance(self.extractor, CountsWords):
+            results, words = self.extractor.counted(media, self.job.device)
+        else:
+            results = self.extractor(media, self.job.device)
         if len(results) != len(media):
             raise SampleError(
                 Reason.EXTRACTOR_ERROR, f"{self.name}: got {len(results)} sequences for a batch of {len(media)}"
             )
+        if words is not None:
+            self.job.tally.words.setdefault(self.name, WordCounts()).__iadd__(words)
+        if flags:
+            self.job.tally.flags.setdefault(self.name, {}).update(flags)
         return results
 
     def _complete(self, pending: _Pending) -> None:
