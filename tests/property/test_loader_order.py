@@ -129,6 +129,11 @@ def test_only_views_that_are_there_are_drawn(available: list[list[bool]], seed: 
     assert drawn.tolist() == alone  # of each sample by itself: no order, no neighbours
 
 
+def test_samples_without_views_come_as_themselves() -> None:
+    drawn = draw_views(np.zeros((3, 0), np.bool_), np.arange(3, dtype=np.uint64), seed=1, epoch=0)
+    assert drawn.tolist() == [0, 0, 0]
+
+
 def test_every_view_is_as_likely_as_the_others() -> None:
     have = np.tile([True, False, True], (3_000, 1))
     samples = np.random.default_rng(0).integers(0, 2**63, 3_000).astype(np.uint64)
