@@ -11,7 +11,7 @@ without imports and models, *wall* the whole job with them, from start to end of
 
 - *limit*: the same code without the rest: pictures are decoded and scaled, and the network is run on batches that are
   in memory, each timed by itself; 1 / (1 / forward + 1 / decode-and-resize). One thread.
-- *gristmill*: ``run_dataset``, serial: scan, digests, plan, decode, network, shards, commit, and a page without pictures.
+- *gristmill*: ``run_dataset``, serial: scan, digests, plan, decode, network, shards, commit, page without pictures.
 - *script*: Pillow, ``torchvision.transforms``, one picture at a time, one ``.npy`` at the end.
 - *map*: ``datasets.Dataset.map`` in batches of 16, same transforms, to Arrow files.
 - *all cores*: Dask with a worker a core; torch's own threads for the script; ``num_proc`` a core for ``map``.
