@@ -64,16 +64,19 @@ class Asked:
     """What a run is limited to: features by name, samples by glob. Empty: all of them.
 
     ``retry``: only what is in quarantine is computed, though nothing has changed; for one of ``reasons``, where any are
-    named.
+    named. ``nothing``: no feature is computed, only the alignment of what is stored.
     """
 
     features: tuple[str, ...] = ()
     samples: tuple[str, ...] = ()
     retry: bool = False
     reasons: tuple[str, ...] = ()
+    nothing: bool = False
 
     def rows(self, feature: str, ids: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
         """Which samples of a feature may be computed, bool ``[N]``."""
+        if self.nothing:
+            return np.zeros(len(ids), dtype=bool)
         if self.features and not {feature, feature.removeprefix(VIEWS_PREFIX)} & set(self.features):
             return np.zeros(len(ids), dtype=bool)
         if not self.samples:

@@ -187,7 +187,8 @@ class BoundCnn:
         """Width of a row."""
         return self.options.dim
 
-    def _network(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    def network(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the network on ``device``: uint8 ``[N, H, W, 3]`` (of ``model_input``) in, float32 rows out."""
         import torch
 
         from features.image import backbones
@@ -224,7 +225,7 @@ class BoundCnn:
                 pixels = pixels.pin_memory()
                 exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
             with torch.inference_mode(), exact:
-                rows = self._network(device)(pixels.to(device, non_blocking=True)).cpu().numpy()
+                rows = self.network(device)(pixels.to(device, non_blocking=True)).cpu().numpy()
             results += [FeatureSequence.from_rows(rows[k : k + 1], [image.span]) for k, image in enumerate(images)]
         return results
 
