@@ -167,6 +167,17 @@ class VideoExtractor(Extractor, Protocol):
 
 
 @runtime_checkable
+class NeedsReference(Protocol):
+    """A video extractor that compares the frames with another medium of the same sample, which is read whole."""
+
+    reference: ClassVar[Stream]
+
+    def with_reference(self, medium: Any) -> VideoExtractor:
+        """Return the extractor for one sample. Raises ``SampleError`` when ``medium`` cannot be used."""
+        ...
+
+
+@runtime_checkable
 class NeedsWeights(Protocol):
     """A step, of any kind, that works with pretrained weights or data."""
 

@@ -60,12 +60,13 @@ class Cnn:
     ``precision``: "bfloat16" computes in half the width (vectors agree to a cosine of about 0.999); worth it on
     processors with AVX512-BF16, AMX or a GPU, slower on others. ``compile``: ``torch.compile``, which takes up to a
     minute in each process that has no compiled copy, needs a C++ compiler, and gains some 5 % in float32 and 25 % in
-    bfloat16. ``batch_size``: pictures in one forward pass; compiled, shorter batches are filled up with black ones.
+    bfloat16. ``batch_size``: pictures in one forward pass; on a CPU, and compiled, shorter batches are filled up with
+    black ones, so that each picture meets the same kernels.
 
     Preprocessing is that of the weights: the central square, ``crop / resize`` of the short side, is scaled to
     ``image_size`` by the preset's antialiased interpolation and normalised. A picture gives one row with the picture's
-    own span. The row does not depend on what else is in the batch: to 1e-4 in float32 (kernels are chosen by the number
-    of pictures), exactly among batches of equal length.
+    own span. The row does not depend on what else is in the batch: on a CPU not in one bit, on a GPU to 1e-4 in float32
+    (kernels are chosen by the number of pictures).
 
     Raises ``ValueError`` for unknown or impossible options. Without weights it only describes; ``with_state`` computes.
     """
@@ -216,7 +217,8 @@ class BoundCnn:
         results: list[FeatureSequence] = []
         for first in range(0, len(batch), self.options.batch_size):
             images = batch[first : first + self.options.batch_size]
-            room = self.options.batch_size if self.options.compile else len(images)
+            whole = self.options.compile or device.type == "cpu"
+            room = self.options.batch_size if whole else len(images)
             pixels = torch.from_numpy(model_input(images, self._preset, room))
             exact: AbstractContextManager[None] = nullcontext()
             if device.type == "cuda":

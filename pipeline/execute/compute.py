@@ -22,6 +22,7 @@ from features.base import (
     Flags,
     FrameSelector,
     ImageSink,
+    NeedsReference,
     VideoExtractor,
     WordCounts,
 )
@@ -149,7 +150,12 @@ class _Feature:
             self.sink = self.selector.select()
             return
         assert isinstance(self.extractor, VideoExtractor)  # noqa: S101  # narrowed for mypy; Chain has checked it
-        self.sink = self.extractor.open(self.job.device)
+        self.sink = None if isinstance(self.extractor, NeedsReference) else self.extractor.open(self.job.device)
+
+    def compare_with(self, medium: Any) -> None:
+        """Begin a video whose frames are compared with another medium of the sample."""
+        assert isinstance(self.extractor, NeedsReference)  # noqa: S101  # narrowed for mypy: read() has looked
+        self.sink = self.extractor.with_reference(medium).open(self.job.device)
 
     def offer(self, sample_id: str, media: list[Any]) -> None:
         """Queue the media of a sample, for each view; full batches are computed at once."""
@@ -317,7 +323,7 @@ class _Job:
             if feature.chain.stream == "video":
                 step: Any = feature.selector or feature.extractor
                 frames[feature.name] = step.request
-        streams: frozenset[Stream] = frozenset(f.chain.stream for f in wanting if f.chain.stream != "video")
+        streams: frozenset[Stream] = frozenset(s for f in wanting for s in f.chain.streams if s != "video")
         return Wants(sample, frames, streams) if wanting else None
 
     def read(self, sample: SampleWork, pieces: Iterator[Decoded], at_work: list[str]) -> None:
@@ -334,14 +340,16 @@ class _Job:
             self.tally.add("decode", decoded.part, decoded.seconds, decoded.count)
             match decoded.piece:
                 case FrameChunk() as chunk:
-                    self._push(sample, self.features[chunk.key], chunk)
+                    self._push(sample, self.features[chunk.key], chunk.clip)
                 case Whole() as whole:
                     for feature in wanting:
                         if feature.chain.stream == whole.stream:
                             feature.offer(sample.sample_id, [whole.medium])
+                        elif whole.stream in feature.chain.streams:
+                            self._push(sample, feature, whole.medium)
                 case Broken() as broken:
                     for feature in wanting:
-                        if feature.chain.stream in broken.streams:
+                        if set(feature.chain.streams) & set(broken.streams):
                             self.fail(sample.sample_id, feature, "decode", broken.error)
                 case Notice() as notice:
                     self.tally.notices.append(f"{sample.sample_id}: {notice.message}")
@@ -349,12 +357,16 @@ class _Job:
             if (sample.sample_id, feature.name) not in self.failed:
                 self._finish_video(sample, feature)
 
-    def _push(self, sample: SampleWork, feature: _Feature, chunk: FrameChunk) -> None:
-        if (sample.sample_id, feature.name) in self.failed or feature.sink is None:
+    def _push(self, sample: SampleWork, feature: _Feature, medium: Any) -> None:
+        """Give a video feature the next frames, or what they are compared with."""
+        if (sample.sample_id, feature.name) in self.failed:
             return
         try:
             with self.at_work(feature, [sample.sample_id]), self.clock("extract", feature.name):
-                feature.sink.push(chunk.clip)
+                if feature.sink is None:
+                    feature.compare_with(medium)
+                else:
+                    feature.sink.push(medium)
         except Exception as error:  # noqa: BLE001  # the failure boundary: any error belongs to the sample
             self.fail(sample.sample_id, feature, "extract", error)
 
