@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from features.base import Augment, Extractor, FrameSelector, NeedsFit, Prepare
+from features.base import Augment, Extractor, FrameSelector, NeedsFit, NeedsReference, Prepare
 from features.types import Stream
 
 
@@ -61,6 +61,13 @@ class Chain:
         """The stream of the sample that the first step reads."""
         first: Stream = self.steps[0].stream
         return first
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """All streams that are read: ``stream``, and what the extractor compares it with."""
+        if isinstance(self.extractor, NeedsReference):
+            return (self.stream, self.extractor.reference)
+        return (self.stream,)
 
     @property
     def steps(self) -> tuple[Any, ...]:

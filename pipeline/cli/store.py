@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -171,6 +171,7 @@ def release(
     catalog: CatalogOption = DEFAULT_CATALOG,
     snapshot: SnapshotOption = None,
     delete: Annotated[bool, typer.Option("--delete", help="Forget the name instead.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Name a snapshot: it can be read by that name, and gc keeps it.
 
@@ -181,10 +182,16 @@ def release(
     store = _open(catalog, dataset)
     if delete:
         delete_release(store, name)
-        console().print(f"{name} is no release any more.", markup=False)
+        document: dict[str, Any] = {"release": name, "snapshot": None}
+        said = f"{name} is no release any more."
     else:
         made = create_release(store, name, snapshot)
-        console().print(f"{made.name} is snapshot {made.version}.", markup=False)
+        document = {"release": made.name, "snapshot": made.version}
+        said = f"{made.name} is snapshot {made.version}."
+    if as_json:
+        emit(document)
+    else:
+        console().print(said, markup=False)
 
 
 @app.command()
