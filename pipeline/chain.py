@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from features.base import Augment, Extractor, FrameSelector, NeedsFit, NeedsReference, Prepare
+from features.random import derive_seed
 from features.types import Stream
 
 
@@ -78,3 +79,7 @@ class Chain:
     def views(self) -> tuple[int, ...]:
         """The views that are computed of each sample: 0, the sample itself, where nothing is augmented."""
         return tuple(range(1, self.count + 1)) or (0,)
+
+    def view_seed(self, sample_id: str, view: int, step: int, index: int) -> int:
+        """The seed that the augmentation number ``step`` has for the ``index``-th medium of a sample, in one view."""
+        return derive_seed(self.seed, sample_id, view, step, index)

@@ -394,7 +394,8 @@ class Run:
                 size = sum(file.size for (_, shard), file in inputs.items() if shard in shards)
                 running = self.catalog.engine.scheduler is not None
                 least = alignment.WORTH_SENDING if running else alignment.WORTH_WORKERS
-                with self._open_engine(rows if size >= least else 0) as engine:
+                alone = alignment.seconds_alone(setting, size, rows)
+                with self._open_engine(rows if alone >= least else 0) as engine:
                     self.events.started("align", rows, "rows")
                     work = align_work(aligned, shards, self._place, setting, outside, inputs)
                     for report in self._finished_or_run(engine, alignment.align_shard, work):

@@ -27,7 +27,6 @@ from features.base import (
     WordCounts,
 )
 from features.errors import Reason, SampleError
-from features.random import derive_seed
 from features.types import FeatureSequence, Stream
 from pipeline.execute.decode import Broken, Decoded, Wants, Whole, ahead
 from pipeline.execute.work import FeatureWork, SampleWork, ShardWork
@@ -218,8 +217,7 @@ class _Feature:
             media = step.prepare(media, self.job.device)
         for number, step in enumerate(self.augment):
             seeds = [
-                derive_seed(self.chain.seed, item.pending.sample_id, item.pending.view, number, item.index)
-                for item in batch
+                self.chain.view_seed(item.pending.sample_id, item.pending.view, number, item.index) for item in batch
             ]
             media = step.augment(media, seeds, self.job.device)
         words: WordCounts | None = None
