@@ -1,6 +1,7 @@
 """How much noise `audio.denoise` takes from speech, and how fast, beside `noisereduce`.
 
-    python benchmarks/denoise.py [--media ../shared/data] [--picture docs/denoise.png]
+    python benchmarks/denoise.py [--media ../shared/data] [--picture FILE.png] [--quick]
+    python benchmarks/denoise.py --only "wiener (default); noisereduce"
 
 Needs the group `peers` (noisereduce, pystoi) and the real media beside the checkout; espeak-ng where it is installed
 (`apt-get install espeak-ng`; without it that speech is left out, and a line says so). Speech: spoken digits of two
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -215,6 +217,7 @@ def main() -> None:
     parser.add_argument("--media", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--picture", type=Path, help="write a picture of before and after, and do nothing else")
     parser.add_argument("--quick", action="store_true", help="few rounds of timing")
+    parser.add_argument("--only", type=lambda names: names.split("; "), help="names of methods, separated by '; '")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.picture:
@@ -228,6 +231,7 @@ def main() -> None:
     methods["noisereduce, stationary"] = lambda wave: noisereduce.reduce_noise(
         y=wave.astype(np.float32), sr=RATE, stationary=True
     ).astype(float)
+    methods = {name: run for name, run in methods.items() if name in (options.only or methods)}
     found: dict[str, dict[str, Any]] = {name: {"method": name} for name in ("(noisy)", *methods)}
     sums: dict[tuple[str, str], list[float]] = {}
     by_cell: list[dict[str, Any]] = []
@@ -252,7 +256,7 @@ def main() -> None:
     times = interleaved({name: lambda run=run: run(ten) for name, run in methods.items()}, 5 if options.quick else 21)
     for name, row in found.items():
         row["ms"] = 0.0 if name == "(noisy)" else 1e3 * times[name]
-        row["times"] = 0.0 if name == "(noisy)" else times["noisereduce"] / times[name]
+        row["times"] = 0.0 if name == "(noisy)" else times.get("noisereduce", math.nan) / times[name]
     print(table(by_cell))
     emit(list(found.values()))
 
