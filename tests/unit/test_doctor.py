@@ -84,7 +84,8 @@ def test_what_is_missing_is_named_with_its_cure(catalog: Path, monkeypatch: pyte
     assert not told["disk"].ok
     assert told["disk"].cure == "gristmill gc, or more room"
     assert told["on_failure"].found == "./no-such-hook is no command"
-    assert told["clips: media"].found.startswith("no sample in ")
+    assert told["clips: media"].found.startswith("clips: no media files below ")
+    assert not told["clips: weights of image.cnn"].ok
     assert "clips: image.cnn" not in told, "a feature without its weights is not tried"
 
 
