@@ -54,7 +54,11 @@ def _handler(catalog: Catalog) -> type[BaseHTTPRequestHandler]:
     class Pages(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             host = (self.headers.get("Host") or "").rpartition(":")[0]
-            found = find(catalog, self.path.partition("?")[0]) if host in (LOOPBACK, "localhost") else None
+            try:
+                found = find(catalog, self.path.partition("?")[0]) if host in (LOOPBACK, "localhost") else None
+            except GristmillError as error:
+                self.send_error(500, explain=str(error))
+                return
             if found is None:
                 self.send_error(404)
                 return

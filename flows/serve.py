@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,12 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import psutil
-from prefect import serve
 from prefect.client.orchestration import get_client
+from prefect.runner import Runner
 
 from features.errors import GristmillError
 from flows.artifacts import REPORTS_URL
@@ -120,5 +122,17 @@ def serve_catalog(path: Path, port: int, reports_port: int, tell: Callable[[str]
             if dataset.schedule is not None:
                 following = next(dataset.schedule.ticks(datetime.now(UTC)))
                 tell(f"{name}: next run {following:%Y-%m-%d %H:%M %Z}")
-        with _children_ended():
-            serve(*made, pause_on_shutdown=False, print_starting_message=False, limit=1)
+        runner = _Runner(pause_on_shutdown=False, limit=1)
+        for deployment in made:
+            runner.add_deployment(deployment)
+        with _children_ended(), suppress(KeyboardInterrupt):
+            asyncio.run(runner.start())
+
+
+class _Runner(Runner):
+    """Prefect's runner, which takes SIGTERM as it takes Ctrl-C: its own way out ends in a traceback."""
+
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+        """Stop."""
+        del args, kwargs
+        signal.raise_signal(signal.SIGINT)

@@ -18,8 +18,21 @@ import typer.core
 from features.errors import CatalogError, GristmillError
 
 ORDER = (
-    *("demo", "init", "schema", "doctor", "plan", "run", "retry", "align", "rebuild", "train"),
-    *("status", "report", "show", "quarantine", "log", "diff", "release", "adopt", "verify", "gc"),
+    *("demo", "init", "schema", "doctor", "plan", "run", "retry", "align", "rebuild", "train", "predict"),
+    *(
+        "status",
+        "report",
+        "show",
+        "pictures",
+        "quarantine",
+        "log",
+        "diff",
+        "release",
+        "adopt",
+        "verify",
+        "gc",
+        "export",
+    ),
     *("nightly", "serve", "fetch"),
 )
 """Commands in the order in which people need them; others follow."""

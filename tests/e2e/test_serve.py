@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -133,8 +134,16 @@ def test_a_schedule_fires_and_artifacts_are_seen(world: World, served: Callable[
     assert sorted(each["name"] for each in found) == ["grain"] * 3
     (nightly,) = [each for each in found if each["schedules"]]
     assert nightly["schedules"][0]["schedule"]["timezone"] == "Europe/Berlin"
-    artifacts = wait_for(lambda: server.ask("artifacts/filter"))
-    assert {"grain-counts", "grain-changes"} <= {artifact["key"] for artifact in artifacts}
+    artifacts = server.ask("artifacts/filter")
+    kinds = {artifact["key"]: artifact for artifact in artifacts}
+    assert {"grain-counts", "grain-changes", "grain-report", "grain-pictures"} <= set(kinds)
+    (address,) = re.findall(
+        r"\((http://127\.0\.0\.1:\d+/grain/_runs/[^)]+/report\.html)\)", kinds["grain-report"]["data"]
+    )
+    with urlopen(address, timeout=10) as page:
+        assert b"brightness" in page.read()
+    said = [line["message"] for line in server.ask("logs/filter")]
+    assert any(line.startswith("scan: 12 samples in ") for line in said), said
     (counts,) = [artifact for artifact in artifacts if artifact["key"] == "grain-counts"][:1]
     assert {row["feature"]: row["samples_in"] for row in json.loads(counts["data"])}["brightness"] == 12
     assert server.stop(signal.SIGINT) < 30
