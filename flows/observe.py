@@ -49,6 +49,11 @@ class _RunLog:
             self._said[stage] = time.monotonic()
             self._logger.info("%s: %d%s", stage, done + n, of)
 
+    def said(self, stage: str, message: str) -> None:
+        if time.monotonic() - self._said[stage] >= _LINE_EVERY_SECONDS:
+            self._said[stage] = time.monotonic()
+            self._logger.info("%s: %s", stage, message)
+
     def finished(self, stage: str, message: str = "") -> None:
         begun, done, _ = self._stages.pop(stage)
         self._logger.info("%s: %s in %.1f s", stage, message or done, time.monotonic() - begun)
