@@ -415,13 +415,14 @@ class _Loader:
         if not isinstance(source, ManifestSource) or source.siblings:
             return
         streams = source.columns.streams
-        needed: tuple[Stream, ...] = ("audio", "video") if chain.stream == "audio" else (chain.stream,)
-        if not any(stream in streams for stream in needed):
-            message = (
-                f"{chain.steps[0].name} reads {chain.stream}, but the source has columns for {listed(streams)} only; "
-                f"cure: name a column of {' or '.join(needed)} files, or set siblings: true"
-            )
-            self._add(place, message)
+        for read in chain.streams:
+            needed: tuple[Stream, ...] = ("audio", "video") if read == "audio" else (read,)
+            if not any(stream in streams for stream in needed):
+                message = (
+                    f"{chain.steps[0].name} reads {read}, but the source has columns for {listed(streams)} only; "
+                    f"cure: name a column of {' or '.join(needed)} files, or set siblings: true"
+                )
+                self._add(place, message)
 
 
 def _quietly(model: type[_M] | TypeAdapter[_M], data: Any) -> _M | None:

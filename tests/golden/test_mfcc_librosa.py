@@ -13,7 +13,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from features.audio.mel import mel_bank
+from features.audio.mel import mel_bank, nepers
 from features.audio.mfcc import Mfcc, cosine_basis, slopes
 from features.types import AudioClip
 
@@ -146,6 +146,17 @@ def test_filters_and_cosines_equal_librosa_and_scipy(case: tuple[Mfcc, str, int,
     np.testing.assert_allclose(ours, bank, atol=1e-7 * max(bank.max(), 1e-9), rtol=1e-4)
     transform = scipy.fft.dct(np.eye(options.n_mels), axis=0, type=2, norm="ortho")[: options.n_mfcc]
     np.testing.assert_allclose(cosine_basis(options.n_mfcc, options.n_mels), transform, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 700), st.integers(0, 2**32 - 1), st.sampled_from([None, 1e-3, 80.0, 400.0]))
+def test_logarithms_equal_numpys_to_the_last_bits(n: int, seed: int, top_db: float | None) -> None:
+    power = np.exp(np.random.default_rng(seed).uniform(-200, 200, (n, 3)))
+    power[::7] = 0
+    peak = float(power.max(initial=0))
+    least = max(1e-10, 0 if top_db is None else 10 ** (-top_db / 10) * peak)
+    expected = np.log(np.maximum(power, least))
+    np.testing.assert_allclose(nepers(power.copy(), peak, top_db), expected, rtol=4e-16, atol=4e-15)
 
 
 @settings(deadline=None, max_examples=40)

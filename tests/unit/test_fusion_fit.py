@@ -170,7 +170,7 @@ def test_a_model_does_not_depend_on_what_is_trained_beside_it_nor_on_the_global_
 
 
 def test_seeds_are_averaged() -> None:
-    result = train(two_bits("pair"), replace(QUICK, epochs=2, seeds=3, methods=("early",)))
+    result = train(two_bits("pair"), replace(QUICK, epochs=2, seeds=3, methods=("early",), learning_rate=1e-4))
     early = result.models["early"]
     accuracies = [run["accuracy"] for run in early.runs]
     assert len({tuple(run.values()) for run in early.runs}) > 1

@@ -111,7 +111,7 @@ def test_several_targets_are_learnt_from_the_parts_of_a_label() -> None:
     [
         ("soon", TargetOptions(kind="number"), r"train: t: got label 'soon', allowed: a finite number"),
         ("inf", TargetOptions(kind="number"), r"train: t: got label 'inf', allowed: a finite number"),
-        ("3", TargetOptions(kind="number"), r"train: t: got only the number 3 in split 'train', allowed: two or more"),
+        ("3", TargetOptions(kind="number"), r"train: t: got the same number 3 in all of split 'train', allowed"),
         ("x", TargetOptions(part=1), r"train: targets\.t: label 'x' has 1 parts \(cut at '/'\), wanted part 1; cure"),
         ("x", TargetOptions(kind="labels"), r"train: t: labels: got only 'x' in split 'train', allowed: at least 2"),
     ],
