@@ -74,6 +74,10 @@ class _Both:
         self._first.advanced(stage, n)
         self._second.advanced(stage, n)
 
+    def said(self, stage: str, message: str) -> None:
+        self._first.said(stage, message)
+        self._second.said(stage, message)
+
     def finished(self, stage: str, message: str = "") -> None:
         self._first.finished(stage, message)
         self._second.finished(stage, message)
@@ -101,6 +105,11 @@ class _RunLog:
         if time.monotonic() - self._said[stage] >= _LINE_EVERY_SECONDS:
             self._said[stage] = time.monotonic()
             self._logger.info("%s: %d%s", stage, done + n, of)
+
+    def said(self, stage: str, message: str) -> None:
+        if time.monotonic() - self._said[stage] >= _LINE_EVERY_SECONDS:
+            self._said[stage] = time.monotonic()
+            self._logger.info("%s: %s", stage, message)
 
     def finished(self, stage: str, message: str = "") -> None:
         begun, done, _ = self._stages.pop(stage)
