@@ -180,6 +180,15 @@ def test_seeds_are_averaged() -> None:
     assert early.epochs == (2, 2, 2)
 
 
+def test_every_seed_gives_a_model_of_its_own() -> None:
+    first, second, again = (
+        train(two_bits("pair"), replace(QUICK, epochs=1, seed=seed, methods=("early",))).trained["early"].state_dict()
+        for seed in (0, 1, 0)
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
 def test_training_stops_when_validation_does_not_get_better_and_keeps_the_best_weights() -> None:
     data = two_bits("pair")
     random = np.random.default_rng(0)
