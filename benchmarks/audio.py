@@ -1,13 +1,13 @@
 """From WAV files to a published shard file of MFCCs: our shard work beside its kernel limit and others.
 
-    uv run python benchmarks/audio.py [--quick]
+    uv run python benchmarks/audio.py [--quick] [--reading]
 
 240 files of 3 s at 16 kHz. `limit`: reading (`read_audio`) and `audio.mfcc` in a bare loop, nothing written. `shards`:
 `pipeline.execute.task.run_shard` on four shards of 60, digests of files and Parquet with it. `script`: a loop over
 `soundfile.read`, `librosa.feature.mfcc` and one `pq.write_table`. `datasets`: the same function through Hugging Face
 `Dataset.map` without workers, its Arrow file with it. One thread each. `warm` are CPU seconds of a process that has
 done it once; `whole` is wall time of a fresh process, imports and compilation with it. Then reading alone, beside
-`soundfile.read`, for three formats.
+`soundfile.read`, for three formats (`--reading`: only that).
 """
 
 from __future__ import annotations
@@ -180,6 +180,7 @@ def main() -> None:
     """Warm rates in this process, whole jobs in fresh ones, then reading alone."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few rounds")
+    parser.add_argument("--reading", action="store_true", help="only reading, beside soundfile")
     parser.add_argument("job", nargs="?", help="run one job once, in the folder that follows")
     parser.add_argument("folder", nargs="?", type=Path)
     options = parser.parse_args()
@@ -190,6 +191,9 @@ def main() -> None:
     rounds = 3 if options.quick else 11
     with tempfile.TemporaryDirectory(prefix="audio-") as name:
         folder = Path(name)
+        if options.reading:
+            emit(reading(folder, 11 if options.quick else 51))
+            return
         paths = write_files(folder)
         for job in JOBS:
             (folder / job).mkdir()

@@ -1,7 +1,7 @@
 """The loader against the limit (raw `np.memmap`) and against what others read the same rows with.
 
-    uv run python benchmarks/loader.py [--quick] [--cases vectors,...]
-    PYTHONPATH=. /work/peers/bin/python benchmarks/loader.py        # where webdataset is installed
+    uv run python benchmarks/loader.py [--quick] [--no-peers] [--share 0.25] [--cases "vectors,two aligned"]
+    uv run --no-dev --group peers python benchmarks/loader.py       # beside WebDataset too
 
 Every reader gives the same rows in batches of the same size as torch tensors; the sums of all numbers are compared
 first. Medians of interleaved rounds over whole epochs, warm page cache: wall and CPU seconds, and the memmap's over
@@ -23,7 +23,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 import torch
-from harness import emit
+from harness import emit, table
 
 from features.types import FeatureSequence
 from pipeline import open_store
@@ -374,6 +374,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--cases", default="", help="only these, separated by commas: " + "; ".join(c.name for c in CASES)
     )
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--share", type=float, default=1.0, help="of the samples of each case")
+    parser.add_argument("--no-peers", action="store_true", help="the limit and the loader alone")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     missing = [name for name in ("datasets", "webdataset") if not installed(name)]
@@ -381,9 +383,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for case in CASES:
         if options.cases and case.name not in options.cases.split(","):
             continue
-        if options.quick:
-            case = Case(**{**vars(case), "samples": case.samples // 10})
+        share = options.share / 10 if options.quick else options.share
+        case = replace(case, samples=int(case.samples * share), peers=case.peers and not options.no_peers)
         rows += measure(case, 3 if options.quick else options.rounds)
+        print(table(rows), flush=True)
     emit(rows, missing=", ".join(missing) or "none")
 
 

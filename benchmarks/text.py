@@ -80,11 +80,12 @@ def main() -> None:
     rows.append({"work": "pool word vectors, words/s", "ours": words / found["ours"], "peer": words / found["loop"]})
     places = {word: index for index, word in enumerate(vocabulary)}
     indices = [[places[word] for word in text.plain.split()] for text in plain]
+    table = torch.from_numpy(vectors)
     flat = np.concatenate(indices).astype(np.int64)
     counts = np.array([len(each) for each in indices])
     found = interleaved(
         {
-            "ours": lambda: pool(vectors, flat, counts),
+            "ours": lambda: pool(table, flat, counts),
             "loop": lambda: [np.mean([vectors[index] for index in each], axis=0) for each in indices],
         },
         9,

@@ -18,8 +18,9 @@ weights; only an extractor is fitted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -166,6 +167,17 @@ class VideoExtractor(Extractor, Protocol):
 
 
 @runtime_checkable
+class NeedsReference(Protocol):
+    """A video extractor that compares the frames with another medium of the same sample, which is read whole."""
+
+    reference: ClassVar[Stream]
+
+    def with_reference(self, medium: Any) -> VideoExtractor:
+        """Return the extractor for one sample. Raises ``SampleError`` when ``medium`` cannot be used."""
+        ...
+
+
+@runtime_checkable
 class NeedsWeights(Protocol):
     """A step, of any kind, that works with pretrained weights or data."""
 
@@ -176,6 +188,53 @@ class NeedsWeights(Protocol):
 
     def with_state(self, state: State) -> Any:
         """Return the same step with these weights. Raises ``StateError`` when they do not fit."""
+        ...
+
+
+@runtime_checkable
+class Flags(Step, Protocol):
+    """A prepare step that has something to say of media that it lets pass."""
+
+    def flags(self, batch: Sequence[Any]) -> list[str]:
+        """Return for each of ``batch`` what a person should know of it; empty where there is nothing."""
+        ...
+
+
+_EXAMPLES = 100
+
+
+@dataclass
+class WordCounts:
+    """Words (terms, tokens) that an extractor looked up: how many in all, and how many it does not know.
+
+    ``examples``: some of those that it does not know, with how often they were met. Counts of parts add up with
+    ``+=``; of the examples the hundred most frequent are kept.
+    """
+
+    words: int = 0
+    unknown: int = 0
+    examples: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, words: int, unknown: Iterable[str] | Mapping[str, int]) -> WordCounts:
+        """Counts of ``words`` looked up, of which these were ``unknown``: each as often as it was met, or counted."""
+        missing = Counter(unknown)
+        return cls(words, missing.total(), dict(missing.most_common(_EXAMPLES)))
+
+    def __iadd__(self, other: WordCounts) -> WordCounts:
+        """Take in the counts of another part."""
+        self.words += other.words
+        self.unknown += other.unknown
+        self.examples = dict((Counter(self.examples) + Counter(other.examples)).most_common(_EXAMPLES))
+        return self
+
+
+@runtime_checkable
+class CountsWords(Step, Protocol):
+    """An extractor with a vocabulary. Words outside it do not count towards its rows, and are counted here."""
+
+    def counted(self, batch: Sequence[Any], device: torch.device) -> tuple[list[FeatureSequence], WordCounts]:
+        """Return what ``__call__`` does, and what was looked up for it."""
         ...
 
 

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     BAD_ENCODING = "bad_encoding"
     SILENT = "silent"
     LOW_QUALITY = "low_quality"
+    NO_OVERLAP = "no_overlap"
     NON_FINITE = "non_finite"
     WRONG_WIDTH = "wrong_width"
     TIMEOUT = "timeout"

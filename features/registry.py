@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 EXTRACTORS: dict[str, str] = {
+    "align.spatial": "features.align.spatial:Spatial",
     "audio.chroma": "features.audio.spectrogram:Chroma",
     "audio.cnn": "features.audio.cnn:Cnn",
     "audio.mel": "features.audio.mel:Mel",

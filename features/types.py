@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from features.time import ALWAYS, NS_PER_SECOND, Span, sample_edges_ns
+from features.time import ALWAYS, NS_PER_SECOND, Span, samples_to_ns
 
 Stream: TypeAlias = Literal["video", "audio", "image", "text"]
 STREAMS: tuple[Stream, ...] = ("video", "audio", "image", "text")
@@ -67,8 +67,7 @@ class AudioClip:
     @property
     def span(self) -> Span:
         """From the first sample to the end of the last one."""
-        edge = sample_edges_ns(np.array([self.samples.shape[1]], dtype=np.int64), self.sample_rate)
-        return Span(self.start_ns, self.start_ns + int(edge[0]))
+        return Span(self.start_ns, self.start_ns + samples_to_ns(self.samples.shape[1], self.sample_rate))
 
     def __repr__(self) -> str:
         channels, n = self.samples.shape

@@ -23,9 +23,12 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "INFO",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
-"""Prefect's settings unless the environment says otherwise: no telemetry, no chatter, patience on slow machines."""
+"""Prefect's settings unless the environment says otherwise: no telemetry, no chatter on the terminal (the server keeps
+the log of a flow run), patience on slow machines."""
 
 
 def _quiet() -> None:
@@ -59,6 +62,7 @@ def nightly(
 def serve(
     catalog: CatalogOption = DEFAULT_CATALOG,
     port: Annotated[int, typer.Option(help="Port of Prefect's server and pages, on this machine only.")] = 4200,
+    reports_port: Annotated[int, typer.Option(help="Port of the reports of runs, on this machine only.")] = 4201,
 ) -> None:
     """Run the night shift: Prefect's server and pages on loopback, and the schedules of the catalog, until interrupted.
 
@@ -71,7 +75,7 @@ def serve(
     from flows.serve import serve_catalog
 
     out = console()
-    serve_catalog(catalog.resolve(), port, lambda line: out.print(line, markup=False))
+    serve_catalog(catalog.resolve(), port, reports_port, lambda line: out.print(line, markup=False))
 
 
 @app.command()
@@ -82,6 +86,8 @@ def demo(
     """Make a small synthetic corpus, extract, align and publish it, and train fusion models on it.
 
     Two files are broken on purpose, to show the quarantine. A second run computes nothing and says so.
+
+    Example: gristmill demo --folder /tmp/demo
     """
     from pipeline.console import drawing
     from pipeline.demo import DATASET, write_corpus

@@ -5,19 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from features.errors import GristmillError, RunFailedError
 from flows.artifacts import publish_artifacts
-from flows.observe import current_events
-from pipeline.catalog import load_catalog
+from flows.observe import current_events, logs_kept
+from flows.recover import superseded
+from pipeline.catalog import Catalog, load_catalog
 from pipeline.record import RunReport
 from pipeline.run import STAGES, Run
 from pipeline.train import train_dataset
 
 REPEATABLE = ("scan", "plan")
 """Stages that only read. What computes and writes has retries of its own: workers, the ledger, the next run."""
+_FAILURES_LOGGED = 20
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{stage}")
@@ -47,22 +49,46 @@ def rebuild(catalog: Path, datasets: list[str] | None = None) -> list[RunReport]
     return _run_all(catalog, datasets, from_nothing=True)
 
 
-def _run_all(catalog: Path, datasets: list[str] | None, *, from_nothing: bool) -> list[RunReport]:
-    loaded = load_catalog(catalog)
+def _run_all(path: Path, datasets: list[str] | None, *, from_nothing: bool) -> list[RunReport]:
+    catalog = load_catalog(path)
     reports, problems = [], []
-    for name in datasets or loaded.datasets:
-        try:
-            with Run(loaded, name, events=current_events(), from_nothing=from_nothing) as run:
-                for stage in STAGES:
-                    (read_stage if stage in REPEATABLE else run_stage)(run, stage)
-        except GristmillError as error:
-            problems.append(f"{name}: {error}")
-        else:
-            reports.append(run.report)
-            publish_artifacts(run.report)
+    with logs_kept():
+        for name in _named(catalog, datasets):
+            if not from_nothing and superseded(catalog, name):
+                get_run_logger().info("%s: a run that began after this one was due has done its work", name)
+                continue
+            run = None
+            try:
+                run = Run(catalog, name, events=current_events(), from_nothing=from_nothing)
+                with run:
+                    for stage in STAGES:
+                        (read_stage if stage in REPEATABLE else run_stage)(run, stage)
+            except GristmillError as error:
+                problems.append(f"{name}: {error}")
+            else:
+                reports.append(run.report)
+            if run is not None and run.report.finished:
+                _tell(catalog, run.report, run.failures)
     if problems:
         raise RunFailedError("\n".join(problems))
     return reports
+
+
+def _named(catalog: Catalog, datasets: list[str] | None) -> list[str]:
+    """The data sets that are meant, each known to the catalog. Raises ``CatalogError``."""
+    return [catalog.dataset(name).name for name in datasets or catalog.datasets]
+
+
+def _tell(catalog: Catalog, report: RunReport, failures: list[Any]) -> None:
+    """What became of a run: artifacts, and what failed as lines of the log."""
+    logger = get_run_logger()
+    for notice in report.notices:
+        logger.info("%s: %s", report.dataset, notice)
+    for failure in failures[:_FAILURES_LOGGED]:
+        logger.warning("%s: %s: %s: %s", report.dataset, failure.sample_id, failure.reason, failure.message)
+    if len(failures) > _FAILURES_LOGGED:
+        logger.warning("%s: %d more failures: gristmill quarantine", report.dataset, len(failures) - _FAILURES_LOGGED)
+    publish_artifacts(catalog, report)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="train {dataset}")
@@ -77,4 +103,5 @@ def train_one(catalog: Path, dataset: str, retrain: bool) -> dict[str, Any]:
 @flow(name="train", persist_result=False)
 def train(catalog: Path, datasets: list[str] | None = None, retrain: bool = False) -> list[dict[str, Any]]:
     """Train fusion models on the published snapshots of data sets."""
-    return [train_one(catalog, name, retrain) for name in datasets or load_catalog(catalog).datasets]
+    with logs_kept():
+        return [train_one(catalog, name, retrain) for name in _named(load_catalog(catalog), datasets)]

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from prefect import serve
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import StateType
-from prefect.deployments.runner import RunnerDeployment
-from prefect.flows import Flow
-from prefect.schedules import Cron
-from prefect.states import Crashed
-from prefect.types.entrypoint import EntrypointType
+import psutil
+from prefect.client.orchestration import get_client
+from prefect.runner import Runner
 
 from features.errors import GristmillError
-from flows.nightly import nightly, rebuild, train
-from pipeline.catalog import Catalog, DataSet, load_catalog
-from pipeline.store import DatasetStore
-from pipeline.store.lease import holder
+from flows.artifacts import REPORTS_URL
+from flows.deployments import deployments
+from flows.pages import LOOPBACK, serve_pages
+from flows.recover import catch_up, missed, settle
+from pipeline.catalog import load_catalog
 
-LOOPBACK = "127.0.0.1"
 START_SECONDS = 120
+STOP_SECONDS = 10
 
 
 @contextmanager
@@ -84,85 +80,38 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.2)
 
 
-def deployments(catalog: Path) -> list[RunnerDeployment]:
-    """One deployment of each flow for each data set; ``nightly`` has the data set's schedule.
-
-    Runs that are due at the same time wait for each other (each takes the whole machine); runs by other means are kept
-    apart by the data set's lease.
-    """
-    return [
-        _deployment(flow, catalog, dataset if flow is nightly else None, name)
-        for name, dataset in load_catalog(catalog).datasets.items()
-        for flow in (nightly, rebuild, train)
-    ]
+@contextmanager
+def _children_ended() -> Iterator[None]:
+    """Flow runs do not outlive what started them: they are told to stop, and the next run goes on where they were."""
+    before = {child.pid for child in psutil.Process().children()}
+    try:
+        yield
+    finally:
+        _end([child for child in psutil.Process().children() if child.pid not in before])
 
 
-def _deployment(flow: Flow[Any, Any], catalog: Path, dataset: DataSet | None, name: str) -> RunnerDeployment:
-    schedule = None if dataset is None else dataset.schedule
-    made = flow.to_deployment(
-        name=name,
-        schedules=[] if schedule is None else [Cron(schedule.cron, timezone=schedule.timezone)],
-        parameters={"catalog": str(catalog), "datasets": [name]},
-        description=flow.description,
-        entrypoint_type=EntrypointType.MODULE_PATH,
-    )
-    assert isinstance(made, RunnerDeployment)  # noqa: S101  # narrowed: it is a coroutine in async code only
-    return made
+def _end(children: list[psutil.Process]) -> None:
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.terminate()
+    for child in psutil.wait_procs(children, timeout=STOP_SECONDS)[1]:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
-def missed(catalog: Catalog, now: datetime) -> list[str]:
-    """Data sets whose last scheduled night passed without a run that began after it."""
-    found = []
-    for name, dataset in catalog.datasets.items():
-        if dataset.schedule is None:
-            continue
-        due = next(dataset.schedule.ticks(now, reverse=True), None)
-        last = last_run(DatasetStore(catalog.store, name))
-        if due is not None and last is not None and last < due:
-            found.append(name)
-    return found
-
-
-def last_run(store: DatasetStore) -> datetime | None:
-    """When the last run of a data set began, by the names of its runs; ``None`` where there was none."""
-    folder = store.path("_runs")
-    if not store.fs.exists(folder):
-        return None
-    names = [str(path).rstrip("/").rpartition("/")[2] for path in store.fs.ls(folder, detail=False)]
-    begun = [datetime.strptime(name[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) for name in names if name[:1].isdigit()]
-    return max(begun, default=None)
-
-
-def mark_crashed(client: SyncPrefectClient, catalog: Catalog) -> int:
-    """Runs that Prefect believes to be running, but whose process is gone, are set to Crashed. Returns how many."""
-    running = FlowRunFilter.model_validate({"state": {"type": {"any_": [StateType.RUNNING]}}})
-    count = 0
-    for run in client.read_flow_runs(flow_run_filter=running):
-        names = run.parameters.get("datasets") or list(catalog.datasets)
-        known = [name for name in names if name in catalog.datasets]
-        if known and all(holder(DatasetStore(catalog.store, name)) is None for name in known):
-            client.set_flow_run_state(run.id, Crashed(message="its process is gone; the next run goes on"), force=True)
-            count += 1
-    return count
-
-
-def catch_up(client: SyncPrefectClient, names: list[str]) -> None:
-    """Start one run for each of these data sets, however many nights were missed."""
-    for name in names:
-        deployment = client.read_deployment_by_name(f"nightly/{name}")
-        client.create_flow_run_from_deployment(deployment.id, name="catching up")
-
-
-def serve_catalog(path: Path, port: int, tell: Callable[[str], None]) -> None:
+def serve_catalog(path: Path, port: int, reports_port: int, tell: Callable[[str], None]) -> None:
     """Serve the flows of a catalog until interrupted: schedules, what is asked for in the pages, nights caught up."""
     catalog = load_catalog(path)
-    with prefect_server(port) as url:
+    alone = "PREFECT_API_URL" not in os.environ
+    with serve_pages(catalog, reports_port) as reports, prefect_server(port) as url:
+        os.environ[REPORTS_URL] = reports
         tell(f"Prefect's pages: {url.removesuffix('/api')}")
+        tell(f"Reports of runs: {reports}/")
         made = deployments(path)
         for deployment in made:
             deployment.apply()
         with get_client(sync_client=True) as client:
-            crashed = mark_crashed(client, catalog)
+            crashed = settle(client, catalog, alone=alone)
             late = missed(catalog, datetime.now(UTC))
             catch_up(client, late)
         if crashed:
@@ -173,4 +122,17 @@ def serve_catalog(path: Path, port: int, tell: Callable[[str], None]) -> None:
             if dataset.schedule is not None:
                 following = next(dataset.schedule.ticks(datetime.now(UTC)))
                 tell(f"{name}: next run {following:%Y-%m-%d %H:%M %Z}")
-        serve(*made, pause_on_shutdown=False, print_starting_message=False, limit=1)
+        runner = _Runner(pause_on_shutdown=False, limit=1)
+        for deployment in made:
+            runner.add_deployment(deployment)
+        with _children_ended(), suppress(KeyboardInterrupt):
+            asyncio.run(runner.start())
+
+
+class _Runner(Runner):
+    """Prefect's runner, which takes SIGTERM as it takes Ctrl-C: its own way out ends in a traceback."""
+
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+        """Stop."""
+        del args, kwargs
+        signal.raise_signal(signal.SIGINT)

@@ -33,11 +33,14 @@ from pipeline.timelines import Given, Outside
 Input = tuple[npt.NDArray[np.bool_], Digests, Digests]
 """Which samples have rows of a feature, their content digests, their recipe digests."""
 
-WORTH_WORKERS = 8 << 30
-"""Bytes of rows to align from which on workers are started for it: below, one process is done before two have started
-(``benchmarks/align.py --stage``)."""
-WORTH_SENDING = 256 << 20
+WORTH_WORKERS = 20.0
+"""Seconds of work from which on workers are started for it: below, one process is done about as soon as several that
+have to be started (``benchmarks/align.py --stage``)."""
+WORTH_SENDING = 1.0
 """The same for workers that are running already."""
+_BYTES_A_SECOND = 400e6
+_SECONDS_A_ROW = 100e-6
+_SECONDS_AN_ESTIMATE = 2.5e-3
 
 _DIGESTED_AT_ONCE = 1 << 16
 _OUTSIDE = "\0timeline"  # no feature is called like this
@@ -83,6 +86,12 @@ class AlignWork:
             "keep": {name: sorted(ids) for name, ids in self.keep.items()},
             "base": {name: file and file.path for name, file in self.base.items()},
         }
+
+
+def seconds_alone(setting: Setting, size: int, rows: int) -> float:
+    """About how long one process takes to align ``rows`` (one a sample and feature) out of files of ``size`` bytes."""
+    estimates = len(setting.estimates) * rows / max(1, len(setting.dims))
+    return size / _BYTES_A_SECOND + rows * _SECONDS_A_ROW + estimates * _SECONDS_AN_ESTIMATE
 
 
 def recipe(setting: Setting, feature: str) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.align.clock import UNKNOWN, OffsetEstimate, corrected_rows, estimate_offset, held, rise
+from features.align.clock import UNKNOWN, OffsetEstimate, corrected_rows, estimate_offset, rise
 from features.align.pool import Batch, Timelines, splits_of
-from features.align.timeline import Edges, extent_of_rows, grid, ordered, pieces_of, rows_of
+from features.align.timeline import Edges, extents, grid, ordered, pieces_of, rows_of
 from features.errors import Reason, SampleError, StoreError
-from features.time import NS_PER_SECOND, Span, seconds_to_ns
+from features.time import ALWAYS, NS_PER_SECOND, Span, seconds_to_ns
 from features.types import FeatureSequence, Stream
 from pipeline.catalog.align_checks import column_of
-from pipeline.catalog.align_models import Align, Signal
+from pipeline.catalog.align_models import Align, Grid, Signal
 from pipeline.chain import Chain
 from pipeline.media.source import Source
 from pipeline.media.text import read_text
@@ -176,11 +177,21 @@ class ShardRows:
         found: list[Edges] = []
         failed: dict[str, SampleError] = {}
         without: list[str] = []
+        within = [
+            Span(first, last) if first <= last else ALWAYS
+            for first, last in zip(*(edge.tolist() for edge in self._extents(self.batches)), strict=True)
+        ]
+        disagreeing = self._disagreeing()
         for index, sample_id in enumerate(self.samples):
             edges: Edges | None = None
+            span = spans[sample_id]
             try:
-                self._compare_streams(index)
-                edges = self._timeline(index, spans[sample_id], texts.get(sample_id), given.get(sample_id))
+                if sample_id in disagreeing:
+                    self._disagree(sample_id, disagreeing[sample_id])
+                if self._windows is not None:
+                    edges = self._grid(within[index] if span is None or span == ALWAYS else span, self._windows)
+                else:
+                    edges = self._timeline(index, span, texts.get(sample_id), given.get(sample_id))
                 if edges is None:
                     without.append(sample_id)
             except SampleError as error:
@@ -193,14 +204,6 @@ class ShardRows:
     def _timeline(self, index: int, span: Span | None, text: str | None, given: Edges | str | None) -> Edges | None:
         """The timeline of one sample; ``None`` where there is nothing to make it of."""
         align = self.setting.align
-        if align.windows is not None:
-            hop = align.windows.hop
-            return grid(
-                extent_of_rows((self._times(name, index) for name in self.batches), span),
-                seconds_to_ns(align.windows.length),
-                hop_ns=None if hop is None else seconds_to_ns(hop),
-                phase_ns=seconds_to_ns(align.windows.phase),
-            )
         if align.rows_of is not None:
             start_ns, end_ns = self._times(align.rows_of, index)
             return rows_of(align.rows_of, start_ns, end_ns) if len(start_ns) else None
@@ -214,26 +217,46 @@ class ShardRows:
             raise SampleError(Reason.INVALID_ROW, given)
         return given
 
-    def _compare_streams(self, index: int) -> None:
+    @cached_property
+    def _windows(self) -> Grid | None:
+        return self.setting.align.windows
+
+    def _grid(self, extent: Span, windows: Grid) -> Edges:
+        hop = None if windows.hop is None else seconds_to_ns(windows.hop)
+        return grid(extent, seconds_to_ns(windows.length), hop_ns=hop, phase_ns=seconds_to_ns(windows.phase))
+
+    def _extents(self, names: Iterable[str]) -> Edges:
+        """Where the timed rows of some features begin and end, by sample; one that has none begins after its end."""
+        batches = [self.batches[name] for name in names]
+        found = [extents(batch.start_ns, batch.end_ns, batch.splits) for batch in batches]
+        return np.min([first for first, _ in found], axis=0), np.max([last for _, last in found], axis=0)
+
+    def _disagreeing(self) -> dict[str, tuple[int, int]]:
+        """The samples whose sound and picture last differently, and how long: ns of sound, of picture."""
+        by_stream = {
+            stream: [name for name, read in self.setting.streams.items() if read == stream]
+            for stream in ("audio", "video")
+        }
+        if not all(by_stream.values()):
+            return {}
+        (begin, end), (start, stop) = (self._extents(names) for names in by_stream.values())
+        both = np.flatnonzero((begin <= end) & (start <= stop))
+        sound, picture = (end - begin)[both], (stop - start)[both]
+        tolerance = seconds_to_ns(self.setting.align.durations.tolerance)
+        wrong = np.flatnonzero(np.abs(sound - picture) > tolerance)
+        return {self.samples[both[k]]: (int(sound[k]), int(picture[k])) for k in wrong.tolist()}
+
+    def _disagree(self, sample_id: str, lasting: tuple[int, int]) -> None:
         """Flag a sample whose sound and picture last differently; raise ``SampleError`` where that is asked for."""
         durations = self.setting.align.durations
-        lasting = {}
-        for stream in ("audio", "video"):
-            names = (name for name, read in self.setting.streams.items() if read == stream)
-            found = held(self._times(name, index) for name in names)
-            if found is not None:
-                lasting[stream] = found.span.duration_ns
-        if len(lasting) < 2 or abs(lasting["audio"] - lasting["video"]) <= seconds_to_ns(durations.tolerance):
-            return
-        seconds = {stream: f"{length / NS_PER_SECOND:.3f} s" for stream, length in lasting.items()}
+        sound, picture = (f"{length / NS_PER_SECOND:.3f} s" for length in lasting)
         message = (
-            f"the sound lasts {seconds['audio']} and the picture {seconds['video']}; "
-            f"allowed: a difference of {durations.tolerance:g} s"
+            f"the sound lasts {sound} and the picture {picture}; allowed: a difference of {durations.tolerance:g} s"
         )
         if durations.then == "quarantine":
             cure = "cure: correct the file or its clock, or raise align.durations.tolerance"
             raise SampleError(Reason.STREAMS_DISAGREE, f"{message}; {cure}")
-        self.notices.append(f"{self.samples[index]}: {message}")
+        self.notices.append(f"{sample_id}: {message}")
 
     def _tell(self, what: str, samples: list[str]) -> None:
         if samples:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from features.base import Augment, Extractor, FrameSelector, NeedsFit, Prepare
+from features.base import Augment, Extractor, FrameSelector, NeedsFit, NeedsReference, Prepare
+from features.random import derive_seed
 from features.types import Stream
 
 
@@ -63,6 +64,13 @@ class Chain:
         return first
 
     @property
+    def streams(self) -> tuple[Stream, ...]:
+        """All streams that are read: ``stream``, and what the extractor compares it with."""
+        if isinstance(self.extractor, NeedsReference):
+            return (self.stream, self.extractor.reference)
+        return (self.stream,)
+
+    @property
     def steps(self) -> tuple[Any, ...]:
         """All steps in order, the extractor last."""
         return (*self.prepare, *self.augment, self.extractor)
@@ -71,3 +79,7 @@ class Chain:
     def views(self) -> tuple[int, ...]:
         """The views that are computed of each sample: 0, the sample itself, where nothing is augmented."""
         return tuple(range(1, self.count + 1)) or (0,)
+
+    def view_seed(self, sample_id: str, view: int, step: int, index: int) -> int:
+        """The seed that the augmentation number ``step`` has for the ``index``-th medium of a sample, in one view."""
+        return derive_seed(self.seed, sample_id, view, step, index)

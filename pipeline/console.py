@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import (
     BarColumn,
@@ -47,18 +48,22 @@ class _Bars:
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}  {task.fields[rate]}"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[said]}", style="dim"),
             console=console,
         )
         self._bars: dict[str, tuple[TaskID, float]] = {}
 
     def started(self, stage: str, total: int | None, unit: str) -> None:
-        bar = self.progress.add_task(stage, total=total, unit=unit, rate="")
+        bar = self.progress.add_task(stage, total=total, unit=unit, rate="", said="")
         self._bars[stage] = (bar, time.monotonic())
 
     def advanced(self, stage: str, n: int = 1) -> None:
         bar, begun = self._bars[stage]
         done = next(task.completed for task in self.progress.tasks if task.id == bar) + n
         self.progress.update(bar, advance=n, rate=f"{done / max(time.monotonic() - begun, 1e-3):,.1f}/s")
+
+    def said(self, stage: str, message: str) -> None:
+        self.progress.update(self._bars[stage][0], said=escape(message))
 
     def finished(self, stage: str, message: str = "") -> None:
         bar, begun = self._bars.pop(stage)
@@ -78,13 +83,20 @@ class _Lines:
 
     def started(self, stage: str, total: int | None, unit: str) -> None:
         now = time.monotonic()
-        self._stages[stage] = [now, now, 0, total, unit]
+        self._stages[stage] = [now, now, 0, total, unit, ""]
 
     def advanced(self, stage: str, n: int = 1) -> None:
         state = self._stages[stage]
-        begun, last, done, total, unit = state
-        done += n
-        state[2] = done
+        state[2] += n
+        self._tell(stage, state)
+
+    def said(self, stage: str, message: str) -> None:
+        state = self._stages[stage]
+        state[5] = f"; {message}"
+        self._tell(stage, state)
+
+    def _tell(self, stage: str, state: list[Any]) -> None:
+        begun, last, done, total, unit, said = state
         now = time.monotonic()
         if now - last < _LINE_EVERY_SECONDS:
             return
@@ -92,7 +104,7 @@ class _Lines:
         rate = done / (now - begun)
         left = f", {max(0.0, total - done) / rate:,.0f} s left" if total and rate else ""
         of = f" of {total:,}" if total else ""
-        self._console.print(Text(f"{stage}: {done:,}{of} {unit}, {rate:,.1f}/s{left}"))
+        self._console.print(Text(f"{stage}: {done:,}{of} {unit}, {rate:,.1f}/s{left}{said}"))
 
     def finished(self, stage: str, message: str = "") -> None:
         begun = self._stages.pop(stage)[0]
@@ -225,14 +237,11 @@ def print_quarantine(console: Console, rows: list[dict[str, Any]]) -> None:
 
 def print_training(console: Console, title: str, results: list[dict[str, Any]]) -> None:
     """Training results: one row a model, single modalities beside the fusions."""
-    table = _table(title, "model", "accuracy", "precision", "recall", "macro F1")
+    metrics = [name.removesuffix("_std") for name in results[0] if name.endswith("_std")]
+    table = _table(title, "model", *("macro F1" if name == "f1" else name for name in metrics))
     for row in results:
-        spread = f" ± {row['accuracy_std']:.3f}" if row["runs"] > 1 else ""
-        table.add_row(
-            Text(row["model"]),
-            f"{row['accuracy']:.3f}{spread}",
-            *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1")),
-        )
+        cells = [f"{row[name]:.3f}" + (f" ± {row[f'{name}_std']:.3f}" if row["runs"] > 1 else "") for name in metrics]
+        table.add_row(Text(row["model"]), *cells)
     console.print(table)
 
 

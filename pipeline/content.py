@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -129,6 +129,13 @@ def fixed_binary(column: pa.ChunkedArray | pa.Array) -> Digests:
     raw = np.frombuffer(column.buffers()[1], dtype=np.uint8) if len(column) else np.zeros(0, dtype=np.uint8)
     start = column.offset * width
     return raw[start : start + len(column) * width].reshape(len(column), width)
+
+
+def together(streams: Sequence[Digests]) -> Digests:
+    """Digests of samples whose features read several streams; of one stream, as they are."""
+    if len(streams) == 1:
+        return streams[0]
+    return digest_rows(np.concatenate(streams, axis=1), of=b"streams")
 
 
 def windowed(digests: Digests, samples: pa.Table) -> Digests:

@@ -6,7 +6,7 @@ analysis frame, and begins and ends within the sample's window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,26 +51,27 @@ SCHEMA = pa.schema(
 )
 
 
-def drift(snapshot: Snapshot, *, tolerance: float = 1.0) -> pa.Table:
+def drift(snapshot: Snapshot, *, tolerance: float = 1.0, shards: Collection[int] | None = None) -> pa.Table:
     """Say for every sample of ``snapshot`` when its streams begin and end (``SCHEMA``), one row each, sorted by id.
 
     Starts, ends, durations and gaps are those of the media; what compares streams uses the clocks that aligning used.
-    ``tolerance``: seconds by which sound and picture may last differently.
+    ``tolerance``: seconds by which sound and picture may last differently. ``shards``: those samples only. The times of
+    one shard are held at once.
     """
     streams: Mapping[str, str] = snapshot.info["streams"]
-    times: dict[str, dict[str, list[Edges]]] = {}
-    for feature in snapshot.features:
-        stream = streams.get(feature)
-        if stream in STREAMS and not feature.startswith(VIEWS_PREFIX):
-            for sample_id, edges in _times(snapshot, feature):
-                times.setdefault(sample_id, {}).setdefault(stream, []).append(edges)
-    clocks, estimated = _clocks(snapshot)
-    limit = seconds_to_ns(tolerance)
-    rows = [
-        _row(sample_id, times.get(sample_id, {}), clocks, estimated.get(sample_id, {}), limit)
-        for sample_id in sorted(snapshot.samples["sample_id"].to_pylist())
+    features = [
+        name for name in snapshot.features if streams.get(name) in STREAMS and not name.startswith(VIEWS_PREFIX)
     ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    limit = seconds_to_ns(tolerance)
+    rows = []
+    for shard, samples in _by_shard(snapshot, shards):
+        times: dict[str, dict[str, list[Edges]]] = {}
+        for feature in features:
+            for sample_id, edges in _times(snapshot, feature, shard):
+                times.setdefault(sample_id, {}).setdefault(streams[feature], []).append(edges)
+        clocks, estimated = _clocks(snapshot, shard)
+        rows += [_row(name, times.get(name, {}), clocks, estimated.get(name, {}), limit) for name in samples]
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["sample_id"]), schema=SCHEMA)
 
 
 def disagreeing(table: pa.Table) -> pa.Table:
@@ -80,25 +81,39 @@ def disagreeing(table: pa.Table) -> pa.Table:
     return found.take(pa.array(order))
 
 
-def _times(snapshot: Snapshot, feature: str) -> Iterator[tuple[str, Edges]]:
+def _by_shard(snapshot: Snapshot, shards: Collection[int] | None) -> Iterator[tuple[int, list[str]]]:
+    """Each shard that is asked for, and its samples."""
+    table = snapshot.sample_shards
+    shard = table["shard"].to_numpy()
+    order = np.argsort(shard, kind="stable")
+    ids = table["sample_id"].take(pa.array(order)).to_pylist()
+    numbers, first = np.unique(shard[order], return_index=True)
+    for number, begin, stop in zip(numbers.tolist(), first.tolist(), [*first[1:].tolist(), len(ids)], strict=True):
+        if shards is None or number in shards:
+            yield number, ids[begin:stop]
+
+
+def _times(snapshot: Snapshot, feature: str, shard: int) -> Iterator[tuple[str, Edges]]:
     for file in snapshot.files_of(feature):
-        table = snapshot.store.read_file(file.path, ["sample_id", "length", "start_ns", "end_ns"])
-        edges = [pc.list_flatten(table[name]).to_numpy() for name in ("start_ns", "end_ns")]
-        stops = np.cumsum(table["length"].to_numpy())
-        starts = stops - table["length"].to_numpy()
-        for sample_id, start, stop in zip(table["sample_id"].to_pylist(), starts, stops, strict=True):
-            yield sample_id, (edges[0][start:stop], edges[1][start:stop])
+        if file.shard == shard:
+            table = snapshot.store.read_file(file.path, ["sample_id", "length", "start_ns", "end_ns"])
+            edges = [pc.list_flatten(table[name]).to_numpy() for name in ("start_ns", "end_ns")]
+            stops = np.cumsum(table["length"].to_numpy())
+            starts = stops - table["length"].to_numpy()
+            for sample_id, start, stop in zip(table["sample_id"].to_pylist(), starts, stops, strict=True):
+                yield sample_id, (edges[0][start:stop], edges[1][start:stop])
 
 
-def _clocks(snapshot: Snapshot) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _clocks(snapshot: Snapshot, shard: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The given clocks by stream, and the estimated ones by sample and stream, as aligned files tell them."""
     given: dict[str, Any] = {}
     estimated: dict[str, Any] = {}
     for feature in snapshot.aligned[:1]:
         for file in snapshot.files_of(ALIGNED_PREFIX + feature):
-            said = table_metadata(snapshot.store.read_file(file.path, ["sample_id"]))
-            given |= said.get("clocks", {})
-            estimated |= said.get("estimated", {})
+            if file.shard == shard:
+                said = table_metadata(snapshot.store.read_file(file.path, ["sample_id"]))
+                given |= said.get("clocks", {})
+                estimated |= said.get("estimated", {})
     return given, estimated
 
 

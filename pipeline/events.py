@@ -16,6 +16,10 @@ class Events(Protocol):
         """``n`` more units of the stage are done."""
         ...
 
+    def said(self, stage: str, message: str) -> None:
+        """Where the stage stands, in words that the next ones replace."""
+        ...
+
     def finished(self, stage: str, message: str = "") -> None:
         """The stage has ended."""
         ...
@@ -31,6 +35,9 @@ class _Silent:
 
     def advanced(self, stage: str, n: int = 1) -> None:
         del stage, n
+
+    def said(self, stage: str, message: str) -> None:
+        del stage, message
 
     def finished(self, stage: str, message: str = "") -> None:
         del stage, message

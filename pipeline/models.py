@@ -16,11 +16,11 @@ HUB = "hub:"
 _WANTED = ("*.json", "*.safetensors", "*/config.json")
 
 
-def from_hub(locator: str) -> Path:
+def from_hub(locator: str, *, fetch: bool = True) -> Path:
     """Return the folder of ``hub:OWNER/NAME`` or ``hub:OWNER/NAME@REVISION`` on Hugging Face's hub.
 
     It is looked for in the hub's cache (``HF_HOME``), and downloaded there only where it is not, which happens because
-    the catalog names it. Raises ``StateError`` where it is not there and cannot be had.
+    the catalog names it. Raises ``StateError`` where it is not there and cannot be had, or ``fetch`` is not allowed.
     """
     from huggingface_hub import snapshot_download
 
@@ -29,6 +29,8 @@ def from_hub(locator: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
     except (OSError, ValueError) as error:
+        if not fetch:
+            raise StateError(f"weights: {locator} is not in the hub's cache yet; a run fetches it; {cure}") from error
         _log.info("%s is not in the hub's cache (%s): downloading it", name, error)
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(_WANTED)))

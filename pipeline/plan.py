@@ -21,16 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.errors import CatalogError
-from features.types import STREAMS
+from features.types import STREAMS, Stream
 from pipeline.catalog.problems import did_you_mean, listed
 from pipeline.chain import Chain
 from pipeline.content import Digests, fixed_binary
+from pipeline.extents import shard_shares
 from pipeline.keys import digest_json, explain
 from pipeline.store import VIEWS_PREFIX, ShardFile, Snapshot
 from pipeline.store.shard import DIGEST_BYTES
-
-SHARD_BYTES = 64 << 20
-"""A shard is closed before its samples' media exceed this, so that a few long videos do not make one long task."""
 
 
 class Status(IntEnum):
@@ -66,16 +64,19 @@ class Asked:
     """What a run is limited to: features by name, samples by glob. Empty: all of them.
 
     ``retry``: only what is in quarantine is computed, though nothing has changed; for one of ``reasons``, where any are
-    named.
+    named. ``nothing``: no feature is computed, only the alignment of what is stored.
     """
 
     features: tuple[str, ...] = ()
     samples: tuple[str, ...] = ()
     retry: bool = False
     reasons: tuple[str, ...] = ()
+    nothing: bool = False
 
     def rows(self, feature: str, ids: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
         """Which samples of a feature may be computed, bool ``[N]``."""
+        if self.nothing:
+            return np.zeros(len(ids), dtype=bool)
         if self.features and not {feature, feature.removeprefix(VIEWS_PREFIX)} & set(self.features):
             return np.zeros(len(ids), dtype=bool)
         if not self.samples:
@@ -271,13 +272,21 @@ class Plan:
         return {} if self.base is None else {(file.feature, file.shard): file for file in self.base.files}
 
 
-def make_plan(base: Snapshot | None, samples: pa.Table, wanted: Mapping[str, Wanted], *, shard_samples: int) -> Plan:
+def make_plan(
+    base: Snapshot | None,
+    samples: pa.Table,
+    wanted: Mapping[str, Wanted],
+    *,
+    shard_samples: int,
+    extents: Mapping[Stream, pa.Table] | None = None,
+) -> Plan:
     """Compare what is wanted with what ``base`` holds.
 
     ``samples`` as ``pipeline.scan`` gives it. Samples keep the shard that they have; new ones are dealt at random (by a
-    digest of their id) into new shards of at most ``shard_samples`` and ``SHARD_BYTES``.
+    digest of their id) into new shards of at most ``shard_samples``, none larger than ``pipeline.extents`` says (by
+    bytes and, where ``extents`` has them, by seconds and pixels).
     """
-    shards = _assign_shards(base, samples, shard_samples)
+    shards = _assign_shards(base, samples, shard_samples, extents or {})
     samples = samples.append_column(pa.field("shard", pa.int32(), nullable=False), pa.array(shards))
     places = Places(samples)
     features = {name: plan_feature(name, base, samples, want, places) for name, want in wanted.items()}
@@ -285,7 +294,9 @@ def make_plan(base: Snapshot | None, samples: pa.Table, wanted: Mapping[str, Wan
     return Plan(base, samples, features, dropped)
 
 
-def _assign_shards(base: Snapshot | None, samples: pa.Table, shard_samples: int) -> npt.NDArray[np.int32]:
+def _assign_shards(
+    base: Snapshot | None, samples: pa.Table, shard_samples: int, extents: Mapping[Stream, pa.Table]
+) -> npt.NDArray[np.int32]:
     shards = np.full(len(samples), -1, dtype=np.int32)
     following = 0
     if base is not None and len(base.sample_shards):
@@ -296,27 +307,15 @@ def _assign_shards(base: Snapshot | None, samples: pa.Table, shard_samples: int)
         following = int(stored.max()) + 1
     fresh = np.flatnonzero(shards < 0)
     new = samples.take(pa.array(fresh))
-    ids, sizes = new["sample_id"].to_pylist(), _media_bytes(new).tolist()
+    ids, shares = new["sample_id"].to_pylist(), shard_shares(new, extents).tolist()
     order = sorted(range(len(fresh)), key=lambda i: hashlib.blake2b(ids[i].encode(), digest_size=8).digest())
-    count = held = 0
+    count, held = 0, 0.0
     for index in order:
-        if count and (count == shard_samples or held + sizes[index] > SHARD_BYTES):
-            following, count, held = following + 1, 0, 0
+        if count and (count == shard_samples or held + shares[index] > 1):
+            following, count, held = following + 1, 0, 0.0
         shards[fresh[index]] = following
-        count, held = count + 1, held + sizes[index]
+        count, held = count + 1, held + shares[index]
     return shards
-
-
-def _media_bytes(samples: pa.Table) -> npt.NDArray[np.int64]:
-    """Bytes of media of each sample; a file that gives two streams counts once."""
-    total = np.zeros(len(samples), dtype=np.int64)
-    for stream in STREAMS:
-        size = pc.fill_null(samples[f"{stream}_size"], 0).to_numpy()
-        if stream == "audio":
-            shared = pc.fill_null(pc.equal(samples["audio_uri"], samples["video_uri"]), False).to_numpy()
-            size = np.where(shared, 0, size)
-        total += size
-    return total
 
 
 class Places:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from features.base import WordCounts
 from features.errors import RunFailedError
 
 
@@ -78,6 +79,10 @@ class RunReport:
     spent: dict[str, Spent] = field(default_factory=dict)
     """``decode <stream>``, ``extract <feature>``, ``write <feature>``, ``align`` -> samples or rows, and seconds."""
     notices: list[str] = field(default_factory=list)
+    words: dict[str, WordCounts] = field(default_factory=dict)
+    """Feature -> words that its computed rows were made from, and those among them that it does not know."""
+    flags: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Feature -> sample id -> what its prepare steps say of a medium that they let pass."""
     status: RunStatus = "running"
     finished: str = ""
     """When it ended (ISO 8601, UTC); empty while it runs."""

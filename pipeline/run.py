@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from uuid import uuid4
@@ -24,13 +24,13 @@ from features.base import Example, NeedsFit
 from features.errors import RunFailedError, StoreError
 from features.types import Stream
 from pipeline import align as alignment
-from pipeline import keys
+from pipeline import extents, keys
 from pipeline.accounts import Accounts
 from pipeline.align_rows import Setting
 from pipeline.catalog import Catalog, DataSet
 from pipeline.catalog.steps import importable
 from pipeline.chain import Chain
-from pipeline.content import CACHE_SCHEMA, Digests, stream_digests, windowed
+from pipeline.content import CACHE_SCHEMA, Digests, stream_digests, together, windowed
 from pipeline.corpus import examples, training_rows
 from pipeline.estimate import Estimate, estimate, read_rates
 from pipeline.events import SILENT, Events
@@ -50,6 +50,7 @@ from pipeline.plan import (
     plan_feature,
 )
 from pipeline.record import RunReport
+from pipeline.remarks import remarks
 from pipeline.report.finish import finish
 from pipeline.report.journal import Journal
 from pipeline.scan import Scan, scan
@@ -162,11 +163,28 @@ class Run:
             self.report.notices += self.found.notes
             self.asked.check_samples(self.dataset.name, self.found.samples["sample_id"])
             self._digests = self._digest_streams()
+            self._extents = self._measure()
         return self.found
+
+    def _measure(self) -> dict[Stream, pa.Table]:
+        """How much the headers of new samples' files say that there is, so that shards are cut by what they cost."""
+        new = self.found.samples
+        if self._compared is not None:
+            known = self._compared.sample_shards["sample_id"]
+            new = new.filter(pc.invert(pc.is_in(new["sample_id"], value_set=known.combine_chunks())))
+        if not len(new):
+            return {}
+        found: dict[Stream, pa.Table] = {}
+        for stream in self._digests:
+            cache = self.store.read_cache(f"extent-{stream}", extents.SCHEMA)
+            found[stream] = extents.stream_extents(new, stream, cache)
+            if not found[stream].equals(cache):
+                self.store.write_cache(f"extent-{stream}", found[stream])
+        return found
 
     def _digest_streams(self) -> dict[Stream, Digests]:
         found: dict[Stream, Digests] = {}
-        streams: list[Stream] = sorted({chain.stream for chain in self.dataset.features.values()})
+        streams: list[Stream] = sorted({stream for chain in self.dataset.features.values() for stream in chain.streams})
         shared = None  # a video file may be its own sound: it is read once
         for stream in streams:
             cache = self.store.read_cache(f"content-{stream}", CACHE_SCHEMA)
@@ -189,8 +207,9 @@ class Run:
         with self._timed("plan"), importable(self.catalog.folder):
             wanted = {}
             for name, chain in self.dataset.features.items():
-                digests = windowed(self._digests[chain.stream], self.found.samples)
-                present = pc.is_valid(self.found.samples[f"{chain.stream}_uri"]).to_numpy(zero_copy_only=False)
+                digests = windowed(together([self._digests[s] for s in chain.streams]), self.found.samples)
+                there = [pc.is_valid(self.found.samples[f"{stream}_uri"]) for stream in chain.streams]
+                present = reduce(pc.and_, there).to_numpy(zero_copy_only=False)
                 if name in self.dataset.view_splits:
                     splits = pa.array(self.dataset.view_splits[name])
                     present = present & pc.is_in(self.found.samples["split"], value_set=splits).to_numpy()
@@ -198,7 +217,11 @@ class Run:
                 retry = self.asked.reasons if self.asked.retry else None
                 wanted[name] = Wanted(chain, self._recipe(name, chain), digests, present, asked, retry)
             self.planned = make_plan(
-                self._compared, self.found.samples, wanted, shard_samples=self.dataset.shard_samples
+                self._compared,
+                self.found.samples,
+                wanted,
+                shard_samples=self.dataset.shard_samples,
+                extents=self._extents,
             )
             self.report.reasons = {name: feature.reasons() for name, feature in self.planned.features.items()}
         return self.planned
@@ -283,7 +306,8 @@ class Run:
                 self.events.finished("extract")
         self.report.worker_seconds = dict(self.extracted.seconds)
         self.report.spent |= self.extracted.spent
-        self.report.notices += self.extracted.notices
+        self.report.words, self.report.flags = dict(self.extracted.words), dict(self.extracted.flags)
+        self.report.notices += [*remarks(self.extracted), *self.extracted.notices]
 
     def _finished_or_run(
         self, engine: Engine, function: Callable[[W], ShardReport], work: Iterable[W]
@@ -370,7 +394,8 @@ class Run:
                 size = sum(file.size for (_, shard), file in inputs.items() if shard in shards)
                 running = self.catalog.engine.scheduler is not None
                 least = alignment.WORTH_SENDING if running else alignment.WORTH_WORKERS
-                with self._open_engine(rows if size >= least else 0) as engine:
+                alone = alignment.seconds_alone(setting, size, rows)
+                with self._open_engine(rows if alone >= least else 0) as engine:
                     self.events.started("align", rows, "rows")
                     work = align_work(aligned, shards, self._place, setting, outside, inputs)
                     for report in self._finished_or_run(engine, alignment.align_shard, work):

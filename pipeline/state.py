@@ -38,6 +38,11 @@ def weights_digests(chain: Chain, folder: Path) -> list[bytes | None]:
     return [None if ref is None else weights.digest(ref, folder) for ref in refs]
 
 
+def weights_refs(chain: Chain) -> list[WeightsRef]:
+    """What the steps of a feature have pretrained weights or language data in."""
+    return [ref for ref in map(_weights_ref, chain.steps) if ref is not None]
+
+
 def _weights_ref(step: Any) -> WeightsRef | None:
     return step.weights_ref if isinstance(step, NeedsWeights) else None
 

@@ -20,19 +20,20 @@ from pipeline.vectors import READERS, load_vectors
 _log = logging.getLogger(__name__)
 
 
-def resolve(ref: WeightsRef, base: Path) -> Path:
+def resolve(ref: WeightsRef, base: Path, *, fetch: bool = True) -> Path:
     """Return the file or folder that ``ref`` means. ``base`` is the catalog's folder, which paths are relative to.
 
     Weights that torchvision publishes are looked for in torch's cache (``TORCH_HOME``), and downloaded there once,
     checked against the digest in their name; a "file" ``hub:OWNER/NAME`` is found as ``from_hub`` does. Raises
-    ``StateError`` when there is no such file and none can be had.
+    ``StateError`` when there is no such file and none can be had, or it would have to be downloaded and ``fetch`` is
+    not allowed.
     """
     if ref.kind == "package":
         return _in_package(ref.locator)
     if ref.kind == "torchvision":
-        return _from_torchvision(ref.locator)
+        return _from_torchvision(ref.locator, fetch=fetch)
     if ref.locator.startswith(HUB):
-        return from_hub(ref.locator)
+        return from_hub(ref.locator, fetch=fetch)
     path = base / ref.locator
     if not path.exists():
         raise StateError(f"weights: got {ref.locator!r}, but {path} is no file; cure: put it there or change 'weights'")
@@ -51,7 +52,7 @@ def _in_package(locator: str) -> Path:
     return path
 
 
-def _from_torchvision(locator: str) -> Path:
+def _from_torchvision(locator: str, *, fetch: bool) -> Path:
     import torch
     import torchvision
 
@@ -65,6 +66,11 @@ def _from_torchvision(locator: str) -> Path:
         ) from error
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if not path.is_file():
+        if not fetch:
+            raise StateError(
+                f"weights: {path} is not there yet; cure: a run fetches it from {url}, or download it elsewhere and "
+                "place it there"
+            )
         download(url, path)
     return path
 

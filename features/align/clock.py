@@ -5,7 +5,6 @@ A stream's clock is corrected by ``t' = t + offset + t * drift_ppm / 1e6``. What
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -158,15 +157,15 @@ def _standardised(signal: FeatureSequence, edges: Edges) -> Float64 | None:
 
 def _correlation(moving: Float64, fixed: Float64, reach: int) -> Float64:
     """Normalised correlation of ``fixed`` and ``moving``, the latter moved by -reach .. reach steps."""
-    energy = [np.append(0.0, np.cumsum(signal**2)) for signal in (moving, fixed)]
-    found = np.zeros(2 * reach + 1, dtype=np.float64)
     total = len(fixed)
-    for lag in range(-reach, reach + 1):
-        a, b = slice(max(0, -lag), min(total, total - lag)), slice(max(0, lag), min(total, total + lag))
-        shared = math.sqrt(
-            max(0.0, energy[0][a.stop] - energy[0][a.start]) * max(0.0, energy[1][b.stop] - energy[1][b.start])
-        )
-        found[lag + reach] = float(moving[a] @ fixed[b]) / shared if shared > 0 else 0.0
+    lags = np.arange(-reach, reach + 1)
+    products = np.correlate(np.pad(moving, reach), fixed, mode="valid")[::-1]
+    energy = [np.append(0.0, np.cumsum(signal**2)) for signal in (moving, fixed)]
+    first, length = np.maximum(0, -lags), total - np.abs(lags)  # where what is shared begins in moving, in fixed + lags
+    shared = [energy[k][at + length] - energy[k][at] for k, at in ((0, first), (1, first + lags))]
+    scale = np.sqrt(np.maximum(shared[0], 0.0) * np.maximum(shared[1], 0.0))
+    found = np.zeros(len(lags), dtype=np.float64)
+    np.divide(products, scale, out=found, where=scale > 0)
     return found
 
 

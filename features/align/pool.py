@@ -186,7 +186,9 @@ def pool(sequence: FeatureSequence, start_ns: Int64, end_ns: Int64, policy: Poli
 def _ascend(array: Int64, splits: Int64) -> bool:
     """Whether each part ascends."""
     goes_back = np.flatnonzero(array[1:] < array[:-1]) + 1
-    return bool(np.isin(goes_back, splits).all())
+    if not len(goes_back):
+        return True
+    return bool((splits[np.minimum(np.searchsorted(splits, goes_back), len(splits) - 1)] == goes_back).all())
 
 
 def _check_timelines(timelines: Timelines) -> None:

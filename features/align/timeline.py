@@ -69,6 +69,24 @@ def extent_of_rows(rows: Iterable[Edges], span: Span | None = None) -> Span:
     return Span(min(starts), max(ends)) if starts else ALWAYS
 
 
+def extents(start_ns: Int64, end_ns: Int64, splits: Int64) -> Edges:
+    """Return for each of ``S`` sequences that lie side by side where its timed rows begin and end, int64 ``[S]``.
+
+    Sequence ``s`` has the rows ``splits[s]:splits[s + 1]``; int64 ``[S + 1]``. One without timed rows begins at the
+    largest number and ends at the smallest, so that minima and maxima over several features need no exception.
+    """
+    none = np.iinfo(np.int64)
+    timed = is_timed(start_ns, end_ns)
+    first = np.full(len(splits) - 1, none.max, dtype=np.int64)
+    last = np.full(len(splits) - 1, none.min, dtype=np.int64)
+    some = np.flatnonzero(splits[1:] > splits[:-1])
+    if len(some):
+        at = splits[some]
+        first[some] = np.minimum.reduceat(np.where(timed, start_ns, none.max), at)
+        last[some] = np.maximum.reduceat(np.where(timed, occupied_end_ns(start_ns, end_ns), none.min), at)
+    return first, last
+
+
 def grid(extent: Span, length_ns: int, *, hop_ns: int | None = None, phase_ns: int = 0) -> Edges:
     """Lay windows of ``length_ns`` over ``extent`` and return ``(start_ns, end_ns)``, int64 ``[n]``.
 

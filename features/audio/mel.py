@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from features.audio.compiled import compiled
 from features.audio.frames import Check, Framed, Rows, Signal, frame_window
 from features.audio.spectrum import Analysis, Bank, Power
 
@@ -59,8 +60,44 @@ def mel_bank(
 def nepers(power: Power, peak: float, top_db: float | None) -> Power:
     """Natural logarithm of ``power`` in place: at least 1e-10, and at most ``top_db`` below ``peak``."""
     least = LEAST if top_db is None else max(LEAST, 10.0 ** (-top_db / 10.0) * peak)
-    np.maximum(power, least, out=power)
-    return np.log(power, out=power)
+    compiled(_logarithms)(power.reshape(-1), least)
+    return power
+
+
+_STEP = 256
+"""Numbers that go through one loop after the other, in the core's nearest cache."""
+
+_ONE_UP = np.int64(0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
+"""What lifts the bits of sqrt(1/2) to those of 1: above it lies the exponent of the nearest power of two."""
+
+_MAGIC, _ORIGIN = np.int64(0x4330000000000000), 2.0**52 + 1023
+"""Bits of 2**52, into which a small number is written to become a float; and what is then too much."""
+
+
+def _logarithms(values: npt.NDArray[np.float64], least: float) -> None:
+    """Natural logarithm of at least ``least`` in place, within 4e-15, in loops that the compiler makes vectors of.
+
+    Of ``m * 2**k`` with m from sqrt(1/2) to sqrt(2) it is ``k ln 2 + 2 artanh((m - 1) / (m + 1))``.
+    """
+    exponents, mantissas = np.empty(_STEP), np.empty(_STEP)
+    exponent_bits, mantissa_bits = exponents.view(np.int64), mantissas.view(np.int64)
+    for at in range(0, len(values), _STEP):
+        count = min(_STEP, len(values) - at)
+        part = values[at : at + count]
+        for i in range(count):
+            mantissas[i] = max(part[i], least)
+        for i in range(count):
+            bits = mantissa_bits[i]
+            exponent = (bits + _ONE_UP) >> 52
+            exponent_bits[i] = exponent | _MAGIC
+            mantissa_bits[i] = bits - ((exponent - 1023) << 52)
+        for i in range(count):
+            s = (mantissas[i] - 1.0) / (mantissas[i] + 1.0)
+            z = s * s
+            series = (
+                ((((((z / 17 + 1 / 15) * z + 1 / 13) * z + 1 / 11) * z + 1 / 9) * z + 1 / 7) * z + 1 / 5) * z + 1 / 3
+            ) * z
+            part[i] = 2.0 * (s + s * series) + (exponents[i] - _ORIGIN) * 0.6931471805599453
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Power of the bins of every frame, or of bands of them: the one transform behind every spectral feature.
 
 All of it in float64, as librosa does when it is given float64. On CPU the frames are cut and weighted, and bands are
-summed, by compiled loops around torch's Fourier transform, block by block in the cache; each signal alone, so that its
-bytes depend on nothing else. On a GPU short signals are packed into one transform.
+summed, by compiled loops around NumPy's Fourier transform, block by block in the cache and always in the same memory;
+each signal alone, so that its bytes depend on nothing else. On a GPU short signals are packed into one of torch's.
 """
 
 from __future__ import annotations
@@ -80,23 +80,22 @@ class Analysis:
         return self._on_cpu(signal, begin, end) if device.type == "cpu" else self._on_gpu(signal, begin, end, device)
 
     def _on_cpu(self, signal: Signal, begin: int, end: int) -> Power:
-        import torch
-
-        n_fft = len(self.window)
+        n_fft, hop = len(self.window), self.hop_length
         block = min(max(_LANES, _CPU_BLOCK // n_fft // _LANES * _LANES), max(1, end - begin))
-        pieces = torch.empty((block, n_fft), dtype=torch.float64)
-        cut = pieces.numpy()
-        scratch = torch.empty((n_fft // 2 + 1, _LANES), dtype=torch.float64).numpy()
+        frames = np.empty((block, n_fft))
+        spectrum = np.empty((block, n_fft // 2 + 1), dtype=np.complex128)
+        parts = spectrum.view(np.float64).reshape(*spectrum.shape, 2)
+        scratch = np.empty((n_fft // 2 + 1, _LANES))
         power: Power = np.empty((end - begin, self.width))
         for at in range(begin, end, block):
             count = min(block, end - at)
-            compiled(cut_frames)(signal, at * self.hop_length - n_fft // 2, self.hop_length, self.window, cut[:count])
-            spectrum = torch.view_as_real(torch.fft.rfft(pieces[:count])).numpy()
+            compiled(cut_frames)(signal, at * hop - n_fft // 2, hop, self.window, frames[:count])
+            np.fft.rfft(frames[:count], out=spectrum[:count])
             out = power[at - begin : at - begin + count]
             if self.bank is None:
-                compiled(_power_of)(spectrum, out)
+                compiled(_power_of)(parts[:count], out)
             else:
-                compiled(_sum_bands)(spectrum, self.bank.first, self.bank.offsets, self.bank.weights, scratch, out)
+                compiled(_sum_bands)(parts[:count], self.bank.first, self.bank.offsets, self.bank.weights, scratch, out)
         return power
 
     def _on_gpu(self, signal: Signal, begin: int, end: int, device: torch.device) -> Power:

@@ -60,12 +60,13 @@ class Cnn:
     ``precision``: "bfloat16" computes in half the width (vectors agree to a cosine of about 0.999); worth it on
     processors with AVX512-BF16, AMX or a GPU, slower on others. ``compile``: ``torch.compile``, which takes up to a
     minute in each process that has no compiled copy, needs a C++ compiler, and gains some 5 % in float32 and 25 % in
-    bfloat16. ``batch_size``: pictures in one forward pass; compiled, shorter batches are filled up with black ones.
+    bfloat16. ``batch_size``: pictures in one forward pass; on a CPU, and compiled, shorter batches are filled up with
+    black ones, so that each picture meets the same kernels.
 
     Preprocessing is that of the weights: the central square, ``crop / resize`` of the short side, is scaled to
     ``image_size`` by the preset's antialiased interpolation and normalised. A picture gives one row with the picture's
-    own span. The row does not depend on what else is in the batch: to 1e-4 in float32 (kernels are chosen by the number
-    of pictures), exactly among batches of equal length.
+    own span. The row does not depend on what else is in the batch: on a CPU not in one bit, on a GPU to 1e-4 in float32
+    (kernels are chosen by the number of pictures).
 
     Raises ``ValueError`` for unknown or impossible options. Without weights it only describes; ``with_state`` computes.
     """
@@ -186,7 +187,8 @@ class BoundCnn:
         """Width of a row."""
         return self.options.dim
 
-    def _network(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    def network(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the network on ``device``: uint8 ``[N, H, W, 3]`` (of ``model_input``) in, float32 rows out."""
         import torch
 
         from features.image import backbones
@@ -215,14 +217,15 @@ class BoundCnn:
         results: list[FeatureSequence] = []
         for first in range(0, len(batch), self.options.batch_size):
             images = batch[first : first + self.options.batch_size]
-            room = self.options.batch_size if self.options.compile else len(images)
+            whole = self.options.compile or device.type == "cpu"
+            room = self.options.batch_size if whole else len(images)
             pixels = torch.from_numpy(model_input(images, self._preset, room))
             exact: AbstractContextManager[None] = nullcontext()
             if device.type == "cuda":
                 pixels = pixels.pin_memory()
                 exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
             with torch.inference_mode(), exact:
-                rows = self._network(device)(pixels.to(device, non_blocking=True)).cpu().numpy()
+                rows = self.network(device)(pixels.to(device, non_blocking=True)).cpu().numpy()
             results += [FeatureSequence.from_rows(rows[k : k + 1], [image.span]) for k, image in enumerate(images)]
         return results
 

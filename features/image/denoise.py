@@ -28,8 +28,8 @@ class Denoise:
     all pixels of that square alike; "median" takes its median for each channel (for salt and pepper); "bilateral"
     (Tomasi & Manduchi 1998) weighs a disc of that diameter by distance (``sigma_space``) and by likeness of colour
     (``sigma_color``, grey levels of 255), so edges stay; "nlmeans" (Buades, Coll & Morel 2005) averages the like 7 x 7
-    patches in a 21 x 21 window, ``strength`` being the grey levels of noise to remove in luma and colour; it is slow,
-    and best.
+    patches in a 21 x 21 window, likeness being that of all three channels; ``strength`` is best at the standard
+    deviation of the noise, in grey levels (of 255); it is slow, and best.
 
     Beyond the border the picture is mirrored ("median": its border pixels are repeated). ``kernel_size`` is odd.
     Options of the other methods are ignored. Raises ``ValueError`` for impossible options.
@@ -74,7 +74,5 @@ class Denoise:
         elif self.method == "bilateral":
             smooth = cv2.bilateralFilter(pixels, size, self.sigma_color, self.sigma_space)
         else:
-            reverse = np.ascontiguousarray(pixels[..., ::-1])  # OpenCV reads blue first
-            clean = cv2.fastNlMeansDenoisingColored(reverse, None, self.strength, self.strength, _PATCH, _SEARCH)
-            smooth = np.ascontiguousarray(clean[..., ::-1])
+            smooth = cv2.fastNlMeansDenoising(pixels, None, self.strength, _PATCH, _SEARCH)
         return np.asarray(smooth, dtype=np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -123,13 +123,16 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Refuse pictures that are too small, blurred, badly exposed or empty; the others pass as they are.
+    """Refuse, or flag, pictures that are too small, blurred, badly exposed or empty; the others pass as they are.
 
     Each limit is off (``None``) unless given, and at least one must be given. They bound the figures of
     ``image.quality``, measured at ``long_side``: ``min_sharpness``, ``min_edge_density``, ``min_luma`` and ``max_luma``
     (``luma_mean``), ``min_luma_spread``, ``max_dark``, ``max_bright``, ``max_blankness``; ``min_side``: pixels of the
-    shorter side of the picture as it comes. A refused picture raises ``SampleError`` (``low_quality``) with every
-    figure that is out of bounds, so its sample goes to quarantine; of a video, one refused picture is enough.
+    shorter side of the picture as it comes.
+
+    ``action`` "quarantine": a picture out of bounds raises ``SampleError`` (``low_quality``) with every figure that is
+    out of bounds, so its sample goes to quarantine; of a video, one such picture is enough. "flag": it passes, and the
+    report of the run names its sample and the figures (``image.quality`` stores the figures of every picture).
 
     Raises ``ValueError`` for impossible options.
     """
@@ -148,9 +151,12 @@ class Check:
     max_blankness: float | None = None
     min_side: int | None = None
     long_side: int | None = None
+    action: Literal["quarantine", "flag"] = "quarantine"
 
     def __post_init__(self) -> None:
         _check_long_side(self.name, self.long_side)
+        if self.action not in ("quarantine", "flag"):
+            raise ValueError(f"image.check: action: got {self.action!r}, allowed: 'quarantine', 'flag'")
         if self.min_side is not None and self.min_side < 1:
             raise ValueError(f"image.check: min_side: got {self.min_side}, allowed: >= 1, or none")
         for option, figure in _BOUNDS.items():
@@ -164,9 +170,9 @@ class Check:
             raise ValueError(f"image.check: no limit is given, allowed: at least one of {', '.join(_BOUNDS)}, min_side")
 
     def prepare(self, batch: Sequence[Image], device: torch.device) -> list[Image]:
-        """Return the pictures as they are. Raises ``SampleError`` for the first that is out of bounds."""
+        """Return the pictures as they are. Raises ``SampleError`` for the first to be refused."""
         del device
-        for image in batch:
+        for image in batch if self.action == "quarantine" else ():
             faults = self._faults(image.pixels)
             if faults:
                 raise SampleError(
@@ -175,6 +181,10 @@ class Check:
                     "cure: a better picture, or another limit",
                 )
         return list(batch)
+
+    def flags(self, batch: Sequence[Image]) -> list[str]:
+        """Return the figures of each picture that are out of bounds, in words; empty where none is."""
+        return ["; ".join(self._faults(image.pixels)) if self.action == "flag" else "" for image in batch]
 
     def _faults(self, pixels: npt.NDArray[np.uint8]) -> list[str]:
         faults = []

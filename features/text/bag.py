@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from features.base import Example, State
+from features.base import Example, State, WordCounts
 from features.errors import StateError
 from features.text.counting import Terms, Vocabulary, smooth_idf, weigh
 from features.text.rows import ROWS, Rows, documents
@@ -157,9 +157,13 @@ class BoundBag:
 
     def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
         """Return one row a segment (or text); not valid where it has no term of the vocabulary. Runs on the CPU."""
+        return self.counted(batch, device)[0]
+
+    def counted(self, batch: Sequence[Text], device: torch.device) -> tuple[list[FeatureSequence], WordCounts]:
+        """Return what ``__call__`` does, and how many of the terms are not in the vocabulary."""
         del device
         found = documents(batch, self.step.rows)
-        counts = self.vocabulary.count(found.texts)
+        counts, words = self.vocabulary.count(found.texts)
         valid = np.diff(counts.indptr) > 0
         if isinstance(self.step, Bow):
             if self.step.binary:
@@ -168,4 +172,4 @@ class BoundBag:
             counts = weigh(counts, self.idf, sublinear=self.step.sublinear, norm=self.step.norm == "l2")
         values = np.zeros((len(found.texts), self.dim), dtype=np.float32)
         values[:, : counts.shape[1]] = counts.toarray()
-        return found.sequences(values, valid)
+        return found.sequences(values, valid), words

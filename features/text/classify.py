@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from features.base import Example, State
+from features.base import Example, State, WordCounts
 from features.errors import StateError
 from features.text.counting import Corpus, Sparse, Terms, Vocabulary, smooth_idf, weigh
 from features.text.rows import ROWS, Rows, documents
@@ -193,11 +193,15 @@ class BoundClassifier:
 
     def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
         """Return one row a text (or segment); not valid where it has no term of the vocabulary. Runs on the CPU."""
+        return self.counted(batch, device)[0]
+
+    def counted(self, batch: Sequence[Text], device: torch.device) -> tuple[list[FeatureSequence], WordCounts]:
+        """Return what ``__call__`` does, and how many of the terms are not in the vocabulary."""
         del device
         found = documents(batch, self.step.rows)
-        counts = self.vocabulary.count(found.texts)
+        counts, words = self.vocabulary.count(found.texts)
         rows = self.step.weighed(counts, self.arrays["idf"])
-        return found.sequences(self.probabilities(rows).astype(np.float32), np.diff(counts.indptr) > 0)
+        return found.sequences(self.probabilities(rows).astype(np.float32), np.diff(counts.indptr) > 0), words
 
     def probabilities(self, rows: Sparse) -> npt.NDArray[np.float64]:
         """Return the probabilities of weighed ``rows`` ``[N, V]``: float64 ``[N, K]``."""

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from features.base import Example, State
+from features.base import Example, State, WordCounts
 from features.errors import StateError
 from features.text.tokenizers import TOKENIZERS, Tokenizer, check_choice, tokenize_with
 from features.text.words import decode_vocabulary, encode_vocabulary
@@ -111,10 +111,18 @@ class Vocabulary:
         """The terms as an array."""
         return {"vocabulary": encode_vocabulary(self.words)}
 
-    def count(self, texts: Sequence[str]) -> Sparse:
-        """Return how often each term stands in each text, float64 ``[texts, terms]``; other terms do not count."""
-        found = [[self.index[term] for term in self.terms.of(text) if term in self.index] for text in texts]
-        return _matrix([Counter(columns) for columns in found], len(self.words))
+    def count(self, texts: Sequence[str]) -> tuple[Sparse, WordCounts]:
+        """Return how often each term stands in each text, float64 ``[texts, terms]``; other terms do not count.
+
+        And how many terms were looked up, and which of them are no terms of the vocabulary.
+        """
+        found = [Counter(self.terms.of(text)) for text in texts]
+        missing = Counter[str]()
+        for terms in found:
+            missing.update({term: n for term, n in terms.items() if term not in self.index})
+        rows = [{self.index[term]: n for term, n in terms.items() if term in self.index} for terms in found]
+        total = sum(terms.total() for terms in found)
+        return _matrix(rows, len(self.words)), WordCounts.of(total, missing)
 
 
 @dataclass(frozen=True, eq=False)

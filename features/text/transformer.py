@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from features.base import State, WeightsRef
+from features.base import State, WeightsRef, WordCounts
 from features.errors import StateError
 from features.text.rows import ROWS, Documents, Rows, documents
 from features.text.tokenizers import check_choice
@@ -160,10 +161,14 @@ class BoundTransformer:
 
     def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
         """Return one row a segment (or text), with its span; not valid where the model knows none of its tokens."""
+        return self.counted(batch, device)[0]
+
+    def counted(self, batch: Sequence[Text], device: torch.device) -> tuple[list[FeatureSequence], WordCounts]:
+        """Return what ``__call__`` does, and how many of the tokens the model does not know."""
         found = documents(batch, self.options.rows)
-        windows, known = self._windows(batch, found)
+        windows, known, words = self._windows(batch, found)
         vectors = self._pooled(windows, len(found.texts), device)
-        return found.sequences(vectors, known)
+        return found.sequences(vectors, known), words
 
     def _document(self, name: str, default: Any = None) -> Any:
         content = self._state["files"].get(name)
@@ -245,24 +250,30 @@ class BoundTransformer:
         network.load_state_dict({name: given.get(name, value) for name, value in wanted.items()})
         return network.float()
 
-    def _windows(self, batch: Sequence[Text], found: Documents) -> tuple[list[_Window], npt.NDArray[np.bool_]]:
+    def _windows(
+        self, batch: Sequence[Text], found: Documents
+    ) -> tuple[list[_Window], npt.NDArray[np.bool_], WordCounts]:
         known = np.zeros(len(found.texts), dtype=np.bool_)
         windows: list[_Window] = []
+        tokens, unknown = 0, Counter[str]()
         for text, places in self._passages(batch, found):
             whole = self._tokenizer.encode(text)
             passes = [whole, *whole.overflowing] if self.options.longer == "split" else [whole]
             begins = np.array([begin for begin, _ in places])
             for number, encoding in enumerate(passes):
                 rows = []
-                for token, special, (begin, _) in zip(
+                for token, special, (begin, end) in zip(
                     encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True
                 ):
                     alone = len(places) == 1
                     row = places[0][1] if alone else places[int(np.searchsorted(begins, begin, "right")) - 1][1]
                     rows.append(-1 if special and self.options.context == "text" else row)
                     known[row] |= not special and token != self._unknown
+                    tokens += not special
+                    if token == self._unknown and not special:
+                        unknown[text[begin:end]] += 1
                 windows.append(_Window(list(encoding.ids), rows, number == 0))
-        return windows, known
+        return windows, known, WordCounts.of(tokens, unknown)
 
     def _passages(self, batch: Sequence[Text], found: Documents) -> Iterator[tuple[str, list[tuple[int, int]]]]:
         """What is read in one go, and where in it each row begins: (character, row)."""

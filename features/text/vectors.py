@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from features.base import Example, State, WeightsRef
+from features.base import Example, State, WeightsRef, WordCounts
 from features.errors import StateError
 from features.text.rows import ROWS, Rows, documents
 from features.text.tokenizers import TOKENIZERS, Tokenizer, check_choice, tokenize_with
@@ -26,30 +27,58 @@ _GENSIM_SENTENCE = 10_000
 """Gensim trains on no more words of a sentence than this, so longer ones are handed over in pieces."""
 
 
+_REMEMBERED = 1_000_000
+"""Words whose rows a process remembers at most; then it begins anew."""
+
+
 def stable_hash(word: str) -> int:
     """Hash that is the same in every process (Python's own ``hash`` of text is salted)."""
     return zlib.crc32(word.encode("utf-8", "surrogatepass"))
 
 
-def pool(
-    vectors: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
+def pool(vectors: torch.Tensor, rows: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Return the mean of ``counts[i]`` rows of ``vectors`` float32 ``[V, D]`` for each i, in order: float32 ``[N, D]``.
 
-    Each row that is asked for is read once, however often it is asked for. Where a count is 0 the mean is 0.
+    Only rows that are asked for are read. Where a count is 0 the mean is 0.
     """
     import torch
 
-    wanted, places = np.unique(rows, return_inverse=True)
     offsets = np.cumsum(counts) - counts
     with torch.inference_mode():
         means: npt.NDArray[np.float32] = torch.nn.functional.embedding_bag(
-            torch.from_numpy(places.astype(np.int64, copy=False)),
-            torch.from_numpy(np.ascontiguousarray(vectors[wanted])),
+            torch.from_numpy(rows.astype(np.int64, copy=False)),
+            vectors,
             torch.from_numpy(offsets.astype(np.int64, copy=False)),
             mode="mean",
         ).numpy()
     return means
+
+
+class _Lookup(dict[str, int]):
+    """Word -> its row in a table, -1 where it has none. A word is looked up in the table when it is first met."""
+
+    def __init__(self, table: WordTable) -> None:
+        import torch
+
+        super().__init__()
+        self._table = table
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that the map is read-only: nothing is written
+            self.vectors = torch.from_numpy(np.require(table.vectors, requirements=["C", "A"]))
+
+    def rows(self, words: list[str]) -> npt.NDArray[np.int64]:
+        """Return the row of each of ``words``."""
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        new = list(set(words).difference(self))
+        if new:
+            self.update(zip(new, self._table.find(new).tolist(), strict=True))
+        return np.fromiter(map(self.__getitem__, words), dtype=np.int64, count=len(words))
+
+
+@lru_cache(maxsize=8)
+def _lookup(table: WordTable) -> _Lookup:
+    return _Lookup(table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,27 +103,23 @@ class _Bound:
         Tokens outside the vocabulary do not count; a segment without any other is not valid. The look-up runs on the
         CPU whatever ``device`` is: it is bound by memory, and moving the table costs more than it.
         """
+        return self.counted(batch, device)[0]
+
+    def counted(self, batch: Sequence[Text], device: torch.device) -> tuple[list[FeatureSequence], WordCounts]:
+        """Return what ``__call__`` does, and how many of the tokens are not in the vocabulary."""
         del device
         found = documents(batch, self.rows)
-        tokens = [tokenize_with(self.tokenizer)(text) for text in found.texts]
-        index = self._index(tokens)
-        known = [[row for token in words if (row := index[token]) >= 0] for words in tokens]
-        counts = np.array([len(rows) for rows in known], dtype=np.int64)
-        if not counts.sum():
-            return found.sequences(np.zeros((len(tokens), self.dim), dtype=np.float32), counts > 0)
-        rows = np.fromiter(chain.from_iterable(known), dtype=np.int64, count=int(counts.sum()))
-        return found.sequences(pool(self.table.vectors, rows, counts), counts > 0)
-
-    def unknown(self, batch: Sequence[Text]) -> tuple[Counter[str], int]:
-        """Return the tokens of ``batch`` that are not in the vocabulary, with their counts, and the count of all."""
-        tokens = [tokenize_with(self.tokenizer)(text) for text in documents(batch, self.rows).texts]
-        index = self._index(tokens)
-        missing = Counter(token for words in tokens for token in words if index[token] < 0)
-        return missing, sum(map(len, tokens))
-
-    def _index(self, tokens: list[list[str]]) -> dict[str, int]:
-        types = list(dict.fromkeys(chain.from_iterable(tokens)))
-        return dict(zip(types, self.table.find(types).tolist(), strict=True))
+        tokens = list(map(tokenize_with(self.tokenizer), found.texts))
+        flat = list(chain.from_iterable(tokens))
+        lookup = _lookup(self.table)
+        rows = lookup.rows(flat)
+        known = rows >= 0
+        words = WordCounts.of(len(flat), [flat[place] for place in np.flatnonzero(~known).tolist()])
+        ends = np.cumsum([0, *map(len, tokens)])
+        counts = np.diff(np.concatenate([[0], np.cumsum(known)])[ends])
+        if words.unknown == words.words:
+            return found.sequences(np.zeros((len(tokens), self.dim), dtype=np.float32), counts > 0), words
+        return found.sequences(pool(lookup.vectors, rows[known], counts), counts > 0), words
 
 
 class _BoundWord2Vec(_Bound):
@@ -116,8 +141,8 @@ class Word2Vec:
     Mikolov et al., "Efficient estimation of word representations in vector space" (2013), by gensim. A row has its
     segment's span: where the source times its words, that is a row a word; for untimed text it is one row that always
     holds. ``rows`` "text" gives one row for the whole text instead. What has no word of the vocabulary gives a row that
-    is not valid (``unknown`` of the bound extractor counts words outside it); a text without segments gives 0 rows.
-    ``fit`` first, then extract with ``with_state``.
+    is not valid (such words are counted, and the report of the run tells how many); a text without segments gives 0
+    rows. ``fit`` first, then extract with ``with_state``.
 
     Options: ``vector_size`` (the width), ``window``, ``min_count`` (rarer words are left out), ``epochs``,
     ``architecture`` ("skip-gram" or "cbow"), ``negative`` samples, ``seed``, ``tokenizer`` (see ``tokenize_with``) and

@@ -135,17 +135,20 @@ def load(model: str, state: Mapping[str, Any], image_size: int, device: torch.de
 def vectors(
     net: nn.Module, frames: npt.NDArray[np.uint8], chosen: Preset, device: torch.device
 ) -> npt.NDArray[np.float32]:
-    """Return float32 ``[N, D]`` for RGB frames, uint8 ``[N, H, W, 3]``: central squares, scaled and normalised."""
-    import cv2
+    """Return float32 ``[N, D]`` for RGB frames, uint8 ``[N, H, W, 3]``: central squares, scaled and normalised.
 
+    Scaling is antialiased: where the square shrinks, the filter is widened by the same factor, as the weights were
+    trained with. It runs on the CPU on whole grey levels whatever the device, so that devices see the same pixels.
+    """
     height, width_ = frames.shape[1:3]
     side = max(1, round(min(height, width_) * chosen.crop / chosen.resize))
     top, left = (height - side + 1) // 2, (width_ - side + 1) // 2
-    grow = cv2.INTER_CUBIC if chosen.bicubic else cv2.INTER_LINEAR
-    how = cv2.INTER_AREA if side > chosen.crop else grow
-    size = (chosen.crop, chosen.crop)
-    squares = [cv2.resize(frame[top : top + side, left : left + side], size, interpolation=how) for frame in frames]
-    pixels = torch.from_numpy(np.stack(squares)).to(device).permute(0, 3, 1, 2).to(torch.float32)
+    squares = torch.from_numpy(np.ascontiguousarray(frames[:, top : top + side, left : left + side]))
+    mode = "bicubic" if chosen.bicubic else "bilinear"
+    small = nn.functional.interpolate(
+        squares.permute(0, 3, 1, 2), (chosen.crop, chosen.crop), mode=mode, antialias=True
+    )
+    pixels = small.to(device).to(torch.float32).contiguous()
     mean, std = (torch.tensor(value, device=device).reshape(1, 3, 1, 1) for value in (chosen.mean, chosen.std))
     exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     with torch.inference_mode(), exact:

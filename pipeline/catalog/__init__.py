@@ -13,10 +13,10 @@ from pipeline.catalog.models import (
     Source,
     Splits,
     TableSource,
-    Train,
 )
 from pipeline.catalog.schema import catalog_schema
 from pipeline.catalog.steps import importable
+from pipeline.catalog.train_models import Train
 
 __all__ = [
     "Align",

@@ -34,10 +34,10 @@ from pipeline.catalog.models import (
     Schedule,
     Source,
     Splits,
-    Train,
 )
 from pipeline.catalog.problems import Place, Problem, did_you_mean, faults, file_problem, listed, shown
 from pipeline.catalog.steps import StepFaultError, build_step
+from pipeline.catalog.train_models import Encoder, TargetSpec, Train
 from pipeline.catalog.yaml_lines import Document
 from pipeline.chain import Chain, ChainError
 from pipeline.store.shard import ALIGNED_PREFIX, VIEWS_PREFIX
@@ -262,6 +262,12 @@ class _Loader:
             found += align_problems(aligned, originals, features, source, root)
         for inside, message in found:
             self._add((*place, "align", *inside), message)
+        training = raw.get("train")
+        encoders = training.get("encoders") if isinstance(training, dict) else None
+        if isinstance(encoders, dict) and isinstance(features, dict):
+            for feature in encoders.keys() - features.keys():
+                message = f"no feature {feature!r} in this data set; allowed: {listed(features)}"
+                self._add((*place, "train", "encoders", feature), message + did_you_mean(str(feature), features))
         written = _quietly(DataSetFile, raw)
         if self._problems or written is None or root is None:
             return None
@@ -409,13 +415,14 @@ class _Loader:
         if not isinstance(source, ManifestSource) or source.siblings:
             return
         streams = source.columns.streams
-        needed: tuple[Stream, ...] = ("audio", "video") if chain.stream == "audio" else (chain.stream,)
-        if not any(stream in streams for stream in needed):
-            message = (
-                f"{chain.steps[0].name} reads {chain.stream}, but the source has columns for {listed(streams)} only; "
-                f"cure: name a column of {' or '.join(needed)} files, or set siblings: true"
-            )
-            self._add(place, message)
+        for read in chain.streams:
+            needed: tuple[Stream, ...] = ("audio", "video") if read == "audio" else (read,)
+            if not any(stream in streams for stream in needed):
+                message = (
+                    f"{chain.steps[0].name} reads {read}, but the source has columns for {listed(streams)} only; "
+                    f"cure: name a column of {' or '.join(needed)} files, or set siblings: true"
+                )
+                self._add(place, message)
 
 
 def _quietly(model: type[_M] | TypeAdapter[_M], data: Any) -> _M | None:
@@ -459,6 +466,10 @@ def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
         return DataSetFile
     if names[-2:-1] == ["features"]:
         return FeatureSpec
+    if names[-2:-1] == ["encoders"]:
+        return Encoder
+    if names[-2:-1] == ["targets"]:
+        return TargetSpec
     if names[-2:-1] == ["source"]:
         return SOURCES[names[-1]]
     if names[-2:-1] == ["clocks"]:

@@ -15,6 +15,7 @@ from pydantic import ByteSize, Field, StringConstraints, field_validator, model_
 from features.types import STREAMS, Stream
 from pipeline.catalog.align_models import Align
 from pipeline.catalog.base import Count, Model, Share, Text
+from pipeline.catalog.train_models import Train
 
 NAME = r"^[A-Za-z0-9_.-]+$"
 """What a feature may be called."""
@@ -287,31 +288,6 @@ class Schedule(Model):
         from cronsim import CronSim
 
         yield from CronSim(self.cron, since.astimezone(ZoneInfo(self.timezone)), reverse=reverse)
-
-
-class Train(Model):
-    """How the fusion models are trained."""
-
-    methods: Annotated[tuple[Literal["early", "late"], ...], Field(min_length=1)] = Field(
-        default=("early", "late"), description="fusion methods, each trained beside every feature alone"
-    )
-    epochs: Count = Field(default=60, description="passes over the training split, at most")
-    hidden: Count = Field(default=64, description="width of the hidden layers")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(default=0.001, description="of AdamW")
-    batch_size: Count = Field(default=32, description="samples a step")
-    seeds: Count = Field(default=1, description="how many times everything is trained; metrics give mean and deviation")
-    patience: Count = Field(default=10, description="epochs without a better validation loss before training stops")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.2, description="share of activations dropped in training"
-    )
-    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0001, description="of AdamW")
-
-    @field_validator("methods")
-    @classmethod
-    def _once(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(methods)) < len(methods):
-            raise ValueError(f"got {list(methods)}, allowed: each method once")
-        return methods
 
 
 class Report(Model):

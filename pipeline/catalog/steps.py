@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import threading
 import types
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,18 +31,30 @@ class StepFaultError(ValueError):
         super().__init__("; ".join(message for _, message in faults))
 
 
+_lock = threading.Lock()
+_users: Counter[str] = Counter()
+"""Folder on ``sys.path`` that was put there here -> how many threads need it."""
+
+
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """Make modules that lie in ``folder`` importable, after everything that is installed."""
+    """Make modules that lie in ``folder`` importable, after everything that is installed; threads may share it."""
     entry = str(folder)
-    added = entry not in sys.path
-    if added:
-        sys.path.append(entry)
+    with _lock:
+        if entry not in sys.path:
+            sys.path.append(entry)
+            _users.setdefault(entry, 0)
+        ours = entry in _users
+        _users[entry] += ours
     try:
         yield
     finally:
-        if added:
-            sys.path.remove(entry)
+        with _lock:
+            if ours:
+                _users[entry] -= 1
+                if _users[entry] == 0:
+                    del _users[entry]
+                    sys.path.remove(entry)
 
 
 def step_class(name: str, table: dict[str, str], folder: Path) -> type[Any]:

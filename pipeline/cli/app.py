@@ -7,16 +7,49 @@ with ``--strict``); 130 interrupted.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from features.errors import CatalogError, GristmillError
 
+ORDER = (
+    *("demo", "init", "schema", "doctor", "plan", "run", "retry", "align", "rebuild", "train", "predict"),
+    *(
+        "status",
+        "report",
+        "show",
+        "pictures",
+        "quarantine",
+        "log",
+        "diff",
+        "release",
+        "adopt",
+        "verify",
+        "gc",
+        "export",
+    ),
+    *("nightly", "serve", "fetch"),
+)
+"""Commands in the order in which people need them; others follow."""
+
+
+class _InOrder(typer.core.TyperGroup):
+    """Lists commands as ``ORDER`` does, whatever module they come from."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer carries click's types
+        """Return the names of the commands."""
+        known = super().list_commands(ctx)
+        return sorted(known, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
 app = typer.Typer(
     name="gristmill",
+    cls=_InOrder,
     help="Raw video, audio, images and text in; time-aligned, versioned, training-ready features out.",
     epilog="Start with: gristmill demo. Then: gristmill init FOLDER, gristmill plan, gristmill run, gristmill train. "
     "Exit codes: 0 done, 1 failed (nothing published), 2 wrong usage or catalog, 3 quarantine not empty (--strict).",
@@ -26,10 +59,28 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+def _known(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of data sets that begin with ``incomplete``, for the shell's completion. Reads the YAML, checks nothing."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(Path(context.params.get("catalog") or DEFAULT_CATALOG).read_text(encoding="utf-8"))
+        return sorted(name for name in found["datasets"] if name.startswith(incomplete))
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        return []  # in the middle of a line the shell has no place for a complaint
+
+
+DEFAULT_CATALOG = Path("data_catalog.yaml")
 CatalogOption = Annotated[Path, typer.Option("--catalog", "-c", help="The catalog file.", metavar="FILE")]
-DatasetArgument = Annotated[str, typer.Argument(help="A data set of the catalog.", metavar="DATASET")]
+DatasetArgument = Annotated[
+    str, typer.Argument(help="A data set of the catalog.", metavar="DATASET", autocompletion=_known)
+]
 DatasetsArgument = Annotated[
-    list[str] | None, typer.Argument(help="Data sets of the catalog; all of them by default.", metavar="[DATASET]...")
+    list[str] | None,
+    typer.Argument(
+        help="Data sets of the catalog; all of them by default.", metavar="[DATASET]...", autocompletion=_known
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
 SerialOption = Annotated[bool, typer.Option("--serial", help="Compute in this process, without Dask.")]
@@ -52,7 +103,6 @@ SnapshotOption = Annotated[
     typer.Option("--snapshot", help="A version or the name of a release, instead of the last.", metavar="SNAPSHOT"),
 ]
 
-DEFAULT_CATALOG = Path("data_catalog.yaml")
 QUARANTINED = 3
 
 
@@ -99,7 +149,15 @@ def main(application: typer.Typer = app) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing was published\n")
         sys.exit(130)
+    except BrokenPipeError:  # of `gristmill ... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        _complain(f"{type(error).__name__}: {error}; gristmill --debug COMMAND shows where")
+        sys.exit(1)
 
 
-def _complain(error: GristmillError) -> None:
+def _complain(error: object) -> None:
     sys.stderr.write(f"error: {error}\n")

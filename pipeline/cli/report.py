@@ -100,7 +100,7 @@ def status(
     catalog: CatalogOption = DEFAULT_CATALOG,
     as_json: JsonOption = False,
 ) -> None:
-    """Say how the data sets stand: the last run, rows, quarantine, disk, and who is at work now.
+    """Say how the data sets stand: the last and the next run, rows, quarantine, disk, and who is at work now.
 
     Example: gristmill status
     """
@@ -146,6 +146,8 @@ def _draw(found: list[Any]) -> None:
         )
     out.print(table)
     for one in found:
+        if one.next_run is not None:
+            out.print(f"{one.dataset}: next run {one.next_run.replace('T', ' ')}, by gristmill serve", markup=False)
         if one.running is not None:
             out.print(Text(f"{one.dataset}: at work now: {one.running}", style="yellow"))
         if one.last_error:

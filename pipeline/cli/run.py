@@ -1,4 +1,4 @@
-"""Commands that make snapshots, and train on them: init, schema, plan, run, retry, rebuild, train."""
+"""Commands that make snapshots, and train on them: init, schema, plan, run, retry, align, rebuild, train."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def init(
     folder: Annotated[Path, typer.Argument(help="The folder with your media.", metavar="FOLDER")],
     catalog: CatalogOption = DEFAULT_CATALOG,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing catalog.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Look at a folder of media and write a catalog for it.
 
@@ -42,6 +43,9 @@ def init(
 
     proposal = propose(folder)
     write(proposal, catalog, force=force)
+    if as_json:
+        emit({"catalog": str(catalog), "summary": proposal.summary})
+        return
     out = console()
     for line in proposal.summary:
         out.print(line, markup=False)
@@ -159,6 +163,33 @@ def retry(
             raise typer.BadParameter(message, param_hint="--reason")
     asked = Asked(tuple(features or ()), tuple(samples or ()), retry=True, reasons=tuple(reasons or ()))
     _run(run_dataset, datasets, catalog, strict=strict, as_json=as_json, serial=serial, asked=asked)
+
+
+@app.command()
+def align(
+    datasets: DatasetsArgument = None,
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    serial: SerialOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the rows that are stored on the timeline of the catalog, and publish: after an edit of `align`, say.
+
+    Reads no media of features and computes none: what is new or changed waits for the next run, and is told as
+    deferred. A run aligns too; this is for trying timelines.
+
+    Example: gristmill align clips
+    """
+    from features.errors import CatalogError
+    from pipeline.catalog import load_catalog
+    from pipeline.plan import Asked
+    from pipeline.run import published, run_dataset
+
+    loaded = load_catalog(catalog)
+    for name in datasets or loaded.datasets:
+        if loaded.dataset(name).align is None:
+            raise CatalogError([f"datasets.{name}: has no 'align'; cure: add one, such as align: {{grid: 0.5}}"])
+        published(loaded, name)
+    _run(run_dataset, datasets, catalog, strict=False, as_json=as_json, serial=serial, asked=Asked(nothing=True))
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -120,6 +120,32 @@ def show(
 
 
 @app.command()
+def pictures(
+    dataset: DatasetArgument,
+    feature: Annotated[str, typer.Argument(help="A feature that chooses frames of a video.", metavar="FEATURE")],
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    snapshot: SnapshotOption = None,
+    quality: Annotated[int, typer.Option("--quality", min=1, max=100, help="Of the JPEG files.")] = 90,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep the pictures of keyframes in the store, as JPEG in one Parquet file a snapshot.
+
+    Example: gristmill pictures clips scenes
+    """
+    from pipeline.catalog import load_catalog
+    from pipeline.catalog.steps import importable
+    from pipeline.keep import keep_pictures
+
+    loaded = load_catalog(catalog)
+    with importable(loaded.folder):
+        kept = keep_pictures(loaded, dataset, feature, which=snapshot, quality=quality)
+    if as_json:
+        emit({"path": kept.path, "samples": kept.samples, "pictures": kept.pictures, "bytes": kept.size})
+    else:
+        console().print(f"{kept.pictures} pictures of {kept.samples} samples, {kept.size / 1e6:.1f} MB: {kept.path}")
+
+
+@app.command()
 def log(
     dataset: DatasetArgument,
     catalog: CatalogOption = DEFAULT_CATALOG,
@@ -171,6 +197,7 @@ def release(
     catalog: CatalogOption = DEFAULT_CATALOG,
     snapshot: SnapshotOption = None,
     delete: Annotated[bool, typer.Option("--delete", help="Forget the name instead.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Name a snapshot: it can be read by that name, and gc keeps it.
 
@@ -181,10 +208,16 @@ def release(
     store = _open(catalog, dataset)
     if delete:
         delete_release(store, name)
-        console().print(f"{name} is no release any more.", markup=False)
+        document: dict[str, Any] = {"release": name, "snapshot": None}
+        said = f"{name} is no release any more."
     else:
         made = create_release(store, name, snapshot)
-        console().print(f"{made.name} is snapshot {made.version}.", markup=False)
+        document = {"release": made.name, "snapshot": made.version}
+        said = f"{made.name} is snapshot {made.version}."
+    if as_json:
+        emit(document)
+    else:
+        console().print(said, markup=False)
 
 
 @app.command()

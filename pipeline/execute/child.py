@@ -7,6 +7,7 @@ happens, as it happens, so that its parent has every finished row and knows whic
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import pickle
 import signal
@@ -50,12 +51,30 @@ class Teller:
         self.tell("failed", failure)
 
 
+class _Handler(logging.Handler):
+    """Hands warnings of steps to the parent, which has a place for them; the first ``MOST`` of them."""
+
+    MOST = 100
+
+    def __init__(self, teller: Teller) -> None:
+        super().__init__(logging.WARNING)
+        self._teller, self._count = teller, 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See ``logging.Handler``."""
+        self._count += 1
+        if self._count <= self.MOST:
+            more = "" if self._count < self.MOST else f" (what else this process {os.getpid()} logs is left out)"
+            self._teller.tell("log", record.name, record.levelno, record.getMessage() + more)
+
+
 def main(fd: int) -> None:
     """Compute whatever is sent, until the parent closes the pipe or dies."""
     _die_with_parent()
     faulthandler.enable()
     pipe = Connection(fd)
     teller = Teller(pipe)
+    logging.getLogger().addHandler(_Handler(teller))
     _use_one_thread()
     while True:
         try:

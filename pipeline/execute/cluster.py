@@ -127,6 +127,7 @@ def local_cluster(settings: Settings, device: str, folder: Path) -> Iterator[Clu
         else:
             cluster = opened.enter_context(LocalCluster(processes=True, **options))
         client = opened.enter_context(Client(cluster))
+        client.forward_logging(level=logging.WARNING)  # of steps and libraries, to whoever listens in this process
         yield Cluster(client, workers, guard, decode_threads=threads, resources={})
 
 

@@ -15,9 +15,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from features.base import Extractor, FeatureSink, FrameSelector, ImageSink, VideoExtractor
+from features.base import (
+    CountsWords,
+    Extractor,
+    FeatureSink,
+    Flags,
+    FrameSelector,
+    ImageSink,
+    NeedsReference,
+    VideoExtractor,
+    WordCounts,
+)
 from features.errors import Reason, SampleError
-from features.random import derive_seed
 from features.types import FeatureSequence, Stream
 from pipeline.execute.decode import Broken, Decoded, Wants, Whole, ahead
 from pipeline.execute.work import FeatureWork, SampleWork, ShardWork
@@ -61,6 +70,10 @@ class Tally:
     spent: dict[str, Spent] = field(default_factory=dict)
     """``decode <stream>``, ``extract <feature>`` -> samples or rows, and their seconds."""
     notices: list[str] = field(default_factory=list)
+    words: dict[str, WordCounts] = field(default_factory=dict)
+    """Feature -> words that its rows were made from, and those among them that it does not know."""
+    flags: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Feature -> sample id -> what its prepare steps say of a medium that they let pass."""
 
     def add(self, stage: str, what: str, seconds: float, count: int = 0) -> None:
         """Count the cost of a part of the work."""
@@ -74,6 +87,10 @@ class Tally:
         for part, spent in other.spent.items():
             self.spent.setdefault(part, Spent()).__iadd__(spent)
         self.notices += other.notices
+        for feature, words in other.words.items():
+            self.words.setdefault(feature, WordCounts()).__iadd__(words)
+        for feature, flags in other.flags.items():
+            self.flags.setdefault(feature, {}).update(flags)
         return self
 
 
@@ -133,7 +150,12 @@ class _Feature:
             self.sink = self.selector.select()
             return
         assert isinstance(self.extractor, VideoExtractor)  # noqa: S101  # narrowed for mypy; Chain has checked it
-        self.sink = self.extractor.open(self.job.device)
+        self.sink = None if isinstance(self.extractor, NeedsReference) else self.extractor.open(self.job.device)
+
+    def compare_with(self, medium: Any) -> None:
+        """Begin a video whose frames are compared with another medium of the sample."""
+        assert isinstance(self.extractor, NeedsReference)  # noqa: S101  # narrowed for mypy: read() has looked
+        self.sink = self.extractor.with_reference(medium).open(self.job.device)
 
     def offer(self, sample_id: str, media: list[Any]) -> None:
         """Queue the media of a sample, for each view; full batches are computed at once."""
@@ -187,19 +209,30 @@ class _Feature:
 
     def _compute(self, batch: list[_Item]) -> list[FeatureSequence]:
         media = [item.medium for item in batch]
+        flags: dict[str, str] = {}
         for step in self.prepare:
+            if isinstance(step, Flags):
+                said = zip(batch, step.flags(media), strict=True)
+                flags |= {item.pending.sample_id: f"{step.name}: {flag}" for item, flag in said if flag}
             media = step.prepare(media, self.job.device)
         for number, step in enumerate(self.augment):
             seeds = [
-                derive_seed(self.chain.seed, item.pending.sample_id, item.pending.view, number, item.index)
-                for item in batch
+                self.chain.view_seed(item.pending.sample_id, item.pending.view, number, item.index) for item in batch
             ]
             media = step.augment(media, seeds, self.job.device)
-        results = self.extractor(media, self.job.device)
+        words: WordCounts | None = None
+        if isinstance(self.extractor, CountsWords):
+            results, words = self.extractor.counted(media, self.job.device)
+        else:
+            results = self.extractor(media, self.job.device)
         if len(results) != len(media):
             raise SampleError(
                 Reason.EXTRACTOR_ERROR, f"{self.name}: got {len(results)} sequences for a batch of {len(media)}"
             )
+        if words is not None:
+            self.job.tally.words.setdefault(self.name, WordCounts()).__iadd__(words)
+        if flags:
+            self.job.tally.flags.setdefault(self.name, {}).update(flags)
         return results
 
     def _complete(self, pending: _Pending) -> None:
@@ -290,7 +323,7 @@ class _Job:
             if feature.chain.stream == "video":
                 step: Any = feature.selector or feature.extractor
                 frames[feature.name] = step.request
-        streams: frozenset[Stream] = frozenset(f.chain.stream for f in wanting if f.chain.stream != "video")
+        streams: frozenset[Stream] = frozenset(s for f in wanting for s in f.chain.streams if s != "video")
         return Wants(sample, frames, streams) if wanting else None
 
     def read(self, sample: SampleWork, pieces: Iterator[Decoded], at_work: list[str]) -> None:
@@ -307,14 +340,16 @@ class _Job:
             self.tally.add("decode", decoded.part, decoded.seconds, decoded.count)
             match decoded.piece:
                 case FrameChunk() as chunk:
-                    self._push(sample, self.features[chunk.key], chunk)
+                    self._push(sample, self.features[chunk.key], chunk.clip)
                 case Whole() as whole:
                     for feature in wanting:
                         if feature.chain.stream == whole.stream:
                             feature.offer(sample.sample_id, [whole.medium])
+                        elif whole.stream in feature.chain.streams:
+                            self._push(sample, feature, whole.medium)
                 case Broken() as broken:
                     for feature in wanting:
-                        if feature.chain.stream in broken.streams:
+                        if set(feature.chain.streams) & set(broken.streams):
                             self.fail(sample.sample_id, feature, "decode", broken.error)
                 case Notice() as notice:
                     self.tally.notices.append(f"{sample.sample_id}: {notice.message}")
@@ -322,12 +357,16 @@ class _Job:
             if (sample.sample_id, feature.name) not in self.failed:
                 self._finish_video(sample, feature)
 
-    def _push(self, sample: SampleWork, feature: _Feature, chunk: FrameChunk) -> None:
-        if (sample.sample_id, feature.name) in self.failed or feature.sink is None:
+    def _push(self, sample: SampleWork, feature: _Feature, medium: Any) -> None:
+        """Give a video feature the next frames, or what they are compared with."""
+        if (sample.sample_id, feature.name) in self.failed:
             return
         try:
             with self.at_work(feature, [sample.sample_id]), self.clock("extract", feature.name):
-                feature.sink.push(chunk.clip)
+                if feature.sink is None:
+                    feature.compare_with(medium)
+                else:
+                    feature.sink.push(medium)
         except Exception as error:  # noqa: BLE001  # the failure boundary: any error belongs to the sample
             self.fail(sample.sample_id, feature, "extract", error)
 

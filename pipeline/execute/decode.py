@@ -64,8 +64,14 @@ class Wants:
     streams: frozenset[Stream]
 
     def decode(self) -> Iterator[Decoded]:
-        """Decode each file once. What is wrong with a medium comes as ``Broken``; nothing is raised for it."""
+        """Decode each file once. What is wrong with a medium comes as ``Broken``; nothing is raised for it.
+
+        Pictures come before frames, which may be compared with them.
+        """
         streams = set(self.streams)
+        if "image" in streams:
+            streams.remove("image")
+            yield from self._whole("image")
         if self.frames:
             shared = "audio" in streams and self.sample.uris.get("audio") == self.sample.uris["video"]
             streams -= {"audio"} if shared else set()

@@ -9,6 +9,7 @@ child, and each suspect is tried alone. What fails alone is quarantined (``worke
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import pickle
 import signal
@@ -251,6 +252,8 @@ class _Child:
                         assert begun is not None  # noqa: S101  # "end" follows "begin"
                         used[feature, ids] = used.get((feature, ids), 0.0) + time.monotonic() - begun
                         feature, ids, begun = "", (), None
+                    case ("log", name, level, said):
+                        logging.getLogger(name).log(level, "%s", said)
                     case _:
                         yield message
                         if message[0] in ("done", "raised"):

@@ -33,6 +33,8 @@ def run_shard(work: ShardWork) -> ShardReport:
         seconds=outcome.tally.seconds,
         spent=outcome.tally.spent,
         notices=outcome.tally.notices,
+        words=outcome.tally.words,
+        flags=outcome.tally.flags,
     )
     store = DatasetStore(work.store, work.dataset)
     for feature in work.features:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from features.base import WordCounts
 from features.time import Span
 from features.types import Stream
 from pipeline.chain import Chain
@@ -114,6 +115,10 @@ class ShardReport:
     spent: dict[str, Spent] = field(default_factory=dict)
     """``decode <stream>``, ``extract <feature>``, ``write <feature>`` -> samples or rows, and their seconds."""
     notices: list[str] = field(default_factory=list)
+    words: dict[str, WordCounts] = field(default_factory=dict)
+    """Feature -> words that its rows were made from, and those among them that it does not know."""
+    flags: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Feature -> sample id -> what its prepare steps say of a medium that they let pass."""
 
     def __iadd__(self, other: ShardReport) -> ShardReport:
         """Take in what another shard reports."""
@@ -128,4 +133,8 @@ class ShardReport:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         for part, spent in other.spent.items():
             self.spent.setdefault(part, Spent()).__iadd__(spent)
+        for feature, words in other.words.items():
+            self.words.setdefault(feature, WordCounts()).__iadd__(words)
+        for feature, flags in other.flags.items():
+            self.flags.setdefault(feature, {}).update(flags)
         return self

@@ -1,8 +1,8 @@
 """Fusion models: one contract, ``forward(values, masks) -> logits``.
 
-``values[name]`` float32 ``[B, n, D]`` and ``masks[name]`` bool ``[B, n]`` for each modality; logits ``[B, K]``. A
-modality is present in a sample when a row of it is valid. One that is not present contributes nothing; a sample with
-no modality at all is answered with the label frequencies of the training split.
+``values[name]`` float32 ``[B, n, D]`` and ``masks[name]`` bool ``[B, n]`` for each modality; logits ``[B, K]``, whose
+columns are those of the targets. A modality is present in a sample when a row of it is valid. One that is not present
+contributes nothing; a sample with no modality at all is answered with the label frequencies of the training split.
 
 Every model works in two halves: ``summarise`` has nothing to learn, so training calls it once; ``classify`` is learnt.
 """
@@ -10,78 +10,35 @@ Every model works in two halves: ``summarise`` has nothing to learn, so training
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.fusion.encoders import RECURRENT, Encoder, Summaries, last_state, make_encoder
+from pipeline.fusion.joins import JOINS, Concatenation
+from pipeline.fusion.options import EncoderOptions
+from pipeline.fusion.targets import Targets
+
 BASE_WIDTH = 64
 """Inputs of the layer that learns at ``learning_rate`` itself; wider ones have a lower rate, narrower ones a higher."""
-
-
-class Summaries(NamedTuple):
-    """What is left of time: for each modality ``[B, 2 D]``, and which are ``present``, bool ``[B, M]``."""
-
-    statistics: list[Tensor]
-    present: Tensor
-
-    def rows(self, index: Tensor) -> Summaries:
-        """Return the samples ``index``."""
-        return Summaries([one[index] for one in self.statistics], self.present[index])
-
-    def of(self, modality: int) -> Summaries:
-        """Return one modality alone."""
-        return Summaries([self.statistics[modality]], self.present[:, modality : modality + 1])
-
-
-def statistics(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean and population standard deviation over the valid rows: ``[B, n, D]``, bool ``[B, n]`` -> ``[B, 2 D]``.
-
-    Statistics pooling as in x-vectors (Snyder et al., 2018). A sample without a valid row gets zeros; it is for the
-    caller to leave them out.
-    """
-    keep = mask.unsqueeze(-1)
-    count = keep.sum(dim=1).clamp(min=1)
-    mean = torch.where(keep, values, 0).sum(dim=1) / count
-    squares = torch.where(keep, values - mean.unsqueeze(1), 0).square()
-    return torch.cat([mean, (squares.sum(dim=1) / count).sqrt()], dim=1)
-
-
-class Encoder(nn.Module):
-    """One modality: standardised rows -> statistics over time -> an embedding ``[B, hidden]``."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("scale", torch.ones(dim))
-        self.layers = nn.Sequential(nn.Linear(2 * dim, hidden), nn.ReLU(), nn.Dropout(dropout))
-
-    def summarise(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Standardise with the training statistics and pool over time."""
-        return statistics((values - self.mean) / self.scale, mask)
-
-    def forward(self, summary: Tensor) -> Tensor:
-        """Embed a summary ``[B, 2 D]``."""
-        embedding: Tensor = self.layers(summary)
-        return embedding
 
 
 class FusionModel(nn.Module, ABC):
     """The contract. ``names`` are the modalities in the order that the model has them."""
 
     names: tuple[str, ...]
+    targets: Targets
 
     def summarise(self, values: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Summaries:
-        """Take time out of the modalities."""
+        """Do what there is nothing to learn about."""
         encoders = self.encoders()
         pooled = [
             encoder.summarise(values[name], masks[name]) for name, encoder in zip(self.names, encoders, strict=True)
         ]
-        return Summaries(pooled, torch.stack([masks[name].any(dim=1) for name in self.names], dim=1))
+        present = torch.stack([masks[name].any(dim=1) for name in self.names], dim=1)
+        return Summaries(pooled, [masks[name] for name in self.names], present)
 
     @abstractmethod
     def encoders(self) -> list[Encoder]:
@@ -90,79 +47,155 @@ class FusionModel(nn.Module, ABC):
     @abstractmethod
     def classify(self, summaries: Summaries) -> Tensor:
         """Return logits ``[B, K]``."""
+
+    def learn(self, summaries: Summaries) -> tuple[Tensor, Tensor | None]:
+        """Return logits ``[B, K]`` and what is added to their loss, if anything."""
+        return self.classify(summaries), None
 
     def forward(self, values: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
         """Return logits ``[B, K]``."""
         return self.classify(self.summarise(values, masks))
 
 
-class EarlyFusion(FusionModel):
-    """Embeddings of all modalities, concatenated with a flag each for presence, into one small network.
-
-    With one modality it is the classifier of that modality.
-    """
+class Encoded(FusionModel):
+    """What models with an encoder for each modality have in common. ``prior``: logits of the training frequencies."""
 
     prior: Tensor
 
-    def __init__(self, dims: Mapping[str, int], n_labels: int, hidden: int, dropout: float) -> None:
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        targets: Targets,
+        hidden: int,
+        dropout: float,
+        encoders: Mapping[str, EncoderOptions] | None = None,
+    ) -> None:
         super().__init__()
         self.names = tuple(dims)
-        self._encoders = nn.ModuleList(Encoder(dim, hidden, dropout) for dim in dims.values())
-        self.head = nn.Sequential(
-            nn.Linear(len(dims) * (hidden + 1), hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, n_labels)
+        self.targets = targets
+        wanted = encoders or {}
+        self._encoders = nn.ModuleList(
+            make_encoder(dim, hidden, dropout, wanted.get(name, EncoderOptions())) for name, dim in dims.items()
         )
-        self.register_buffer("prior", torch.zeros(n_labels))
+        self.register_buffer("prior", torch.tensor(targets.prior))
 
     def encoders(self) -> list[Encoder]:
         """The encoder of each modality."""
         return [encoder for encoder in self._encoders if isinstance(encoder, Encoder)]
 
-    def classify(self, summaries: Summaries) -> Tensor:
-        """Return logits ``[B, K]``; where nothing is present, the logarithm of the training frequencies."""
-        present = summaries.present
-        embeddings = [
-            torch.where(present[:, k : k + 1], encoder(summaries.statistics[k]), 0)
-            for k, encoder in enumerate(self.encoders())
-        ]
-        logits = self.head(torch.cat([*embeddings, present.to(embeddings[0].dtype)], dim=1))
+    def embed(self, summaries: Summaries) -> Tensor:
+        """Embeddings ``[B, M, hidden]``; of a modality that is not present, zeros."""
+        parts = zip(self.encoders(), summaries.values, summaries.masks, strict=True)
+        embeddings = torch.stack([encoder(value, mask) for encoder, value, mask in parts], dim=1)
+        return torch.where(summaries.present.unsqueeze(-1), embeddings, 0)
+
+    def answer(self, logits: Tensor, present: Tensor) -> Tensor:
+        """Put the prior where nothing is present."""
         return torch.where(present.any(dim=1, keepdim=True), logits, self.prior)
 
 
-class LateFusion(FusionModel):
-    """The mean of the log-probabilities of classifiers that were each trained on one modality, where it is present."""
+class JointFusion(Encoded):
+    """Embeddings of all modalities, joined, into one small network: the trunk, and a head for each target.
 
-    def __init__(self, classifiers: Sequence[EarlyFusion]) -> None:
-        super().__init__()
-        self.names = tuple(name for classifier in classifiers for name in classifier.names)
-        self._classifiers = nn.ModuleList(classifiers)
+    ``join``: one of ``JOINS``. With one modality and ``early`` it is the classifier of that modality.
+    """
 
-    def _singles(self) -> list[EarlyFusion]:
-        return [classifier for classifier in self._classifiers if isinstance(classifier, EarlyFusion)]
-
-    def encoders(self) -> list[Encoder]:
-        """The encoder of each modality."""
-        return [encoder for single in self._singles() for encoder in single.encoders()]
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        targets: Targets,
+        hidden: int,
+        dropout: float,
+        encoders: Mapping[str, EncoderOptions] | None = None,
+        join: str = "early",
+    ) -> None:
+        super().__init__(dims, targets, hidden, dropout, encoders)
+        self.join = JOINS[join](len(dims), hidden)
+        self.head = head(self.join.width, hidden, dropout, targets.width)
 
     def classify(self, summaries: Summaries) -> Tensor:
-        """Return mean log-probabilities ``[B, K]``; where nothing is present, the training frequencies'."""
-        singles = self._singles()
-        each = torch.stack(
-            [single.classify(summaries.of(k)).log_softmax(dim=1) for k, single in enumerate(singles)], dim=1
-        )
-        weight = summaries.present.unsqueeze(-1)
-        mean = torch.where(weight, each, 0).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-        return torch.where(summaries.present.any(dim=1, keepdim=True), mean, singles[0].prior)
+        """Return logits ``[B, K]``."""
+        joined = self.join(self.embed(summaries), summaries.present)
+        return self.answer(self.head(joined), summaries.present)
 
 
-def build(
-    names: Sequence[str], dims: Mapping[str, int], *, late: bool, n_labels: int, hidden: int, dropout: float
-) -> FusionModel:
-    """Make an untrained model of the modalities ``names``: late fusion, or early (of one modality: its classifier)."""
+class ParallelFusion(Encoded):
+    """A branch for each modality and one for all together, side by side, trained at once; the mean of their logits."""
 
-    def early(some: Sequence[str]) -> EarlyFusion:
-        return EarlyFusion({name: dims[name] for name in some}, n_labels, hidden, dropout)
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        targets: Targets,
+        hidden: int,
+        dropout: float,
+        encoders: Mapping[str, EncoderOptions] | None = None,
+    ) -> None:
+        super().__init__(dims, targets, hidden, dropout, encoders)
+        self.branches = nn.ModuleList(head(hidden, hidden, dropout, targets.width) for _ in dims)
+        self.join = Concatenation(len(dims), hidden)
+        self.head = head(self.join.width, hidden, dropout, targets.width)
 
-    return LateFusion([early([name]) for name in names]) if late else early(names)
+    def classify(self, summaries: Summaries) -> Tensor:
+        """Return logits ``[B, K]``."""
+        embeddings, present = self.embed(summaries), summaries.present
+        each = [branch(embeddings[:, k]) for k, branch in enumerate(self.branches)]
+        each.append(self.head(self.join(embeddings, present)))
+        weight = torch.cat([present, present.any(dim=1, keepdim=True)], dim=1).unsqueeze(-1)
+        mean = torch.where(weight, torch.stack(each, dim=1), 0).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+        return self.answer(mean, present)
+
+
+class RecurrentFusion(Encoded):
+    """A GRU or LSTM over the rows of the common timeline, all modalities of a moment together.
+
+    A row of a modality becomes ``hidden`` numbers, zeros where it is not valid, and a flag that says so.
+    """
+
+    def __init__(self, dims: Mapping[str, int], targets: Targets, hidden: int, dropout: float, cell: str) -> None:
+        super().__init__({}, targets, hidden, dropout)
+        self.names = tuple(dims)
+        self._encoders = nn.ModuleList(Rows(dim, hidden, dropout) for dim in dims.values())
+        self.cell = RECURRENT[cell](len(dims) * (hidden + 1), hidden, batch_first=True)
+        self.head = head(hidden, hidden, dropout, targets.width)
+
+    def classify(self, summaries: Summaries) -> Tensor:
+        """Return logits ``[B, K]``."""
+        parts = zip(self.encoders(), summaries.values, summaries.masks, strict=True)
+        columns = [
+            column
+            for encoder, value, mask in parts
+            for column in (torch.where(mask.unsqueeze(-1), encoder(value, mask), 0), mask.unsqueeze(-1).float())
+        ]
+        anything = torch.stack(summaries.masks).any(dim=0)
+        return self.answer(self.head(last_state(self.cell, torch.cat(columns, dim=2), anything)), summaries.present)
+
+
+class Rows(Encoder):
+    """Every row by itself: ``[B, n, D]`` -> ``[B, n, hidden]``."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__(dim)
+        self.layers = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout))
+
+    @property
+    def pooling(self) -> str:
+        """Nothing is pooled."""
+        return "rows"
+
+    def pool(self, values: Tensor, mask: Tensor) -> Tensor:
+        """The rows themselves; zeros behind the mask."""
+        return torch.where(mask.unsqueeze(-1), values, 0)
+
+    def forward(self, summary: Tensor, mask: Tensor) -> Tensor:
+        """Embed every row."""
+        del mask
+        embedding: Tensor = self.layers(summary)
+        return embedding
+
+
+def head(inputs: int, hidden: int, dropout: float, outputs: int) -> nn.Sequential:
+    """A hidden layer that all targets share, and the outputs of each side by side."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
 
 
 def parameter_groups(model: nn.Module, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:

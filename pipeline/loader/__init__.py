@@ -10,7 +10,17 @@ prefetch  the thread that makes batches ahead
 """
 
 from pipeline.loader.batches import Batches
-from pipeline.loader.reader import StoreReader, open_store
+from pipeline.loader.reader import NoSamplesError, StoreReader, open_store
 from pipeline.loader.samples import UNLABELLED, Batch, Sample, Samples, collate
 
-__all__ = ["UNLABELLED", "Batch", "Batches", "Sample", "Samples", "StoreReader", "collate", "open_store"]
+__all__ = [
+    "UNLABELLED",
+    "Batch",
+    "Batches",
+    "NoSamplesError",
+    "Sample",
+    "Samples",
+    "StoreReader",
+    "collate",
+    "open_store",
+]

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from features.errors import StoreError
-from pipeline.store import ALIGNED_PREFIX, DatasetStore, ShardFile, Snapshot
+from pipeline.store import DatasetStore, ShardFile, Snapshot
 from pipeline.store.mapped import NotMapped, locate, map_file
 
 VIEWS_PREFIX = "views."
@@ -90,7 +90,9 @@ def index_feature(snapshot: Snapshot, name: str) -> tuple[FeatureIndex, Keys]:
         raise StoreError(
             f"{snapshot.store.url}: no rows of {name!r} in snapshot {snapshot.version}; it has: {', '.join(stored)}"
         )
-    dim = int(snapshot.info["dims"][name.removeprefix(ALIGNED_PREFIX)])
+    dim = snapshot.dim(name)
+    if dim is None:
+        raise StoreError(f"{snapshot.store.url}: snapshot {snapshot.version} does not say how wide {name!r} is")
     files = [*snapshot.files_of(name), *snapshot.files_of(VIEWS_PREFIX + name)]
     table = _remembered(snapshot.store, name, files, dim)
     file, number = _codes(table, files), table["group"].to_numpy()

@@ -80,6 +80,8 @@ def draw_views(
     ``available`` bool ``[N, K]``: whether a sample has view 1..K. ``samples`` uint64 ``[N]``: digests of sample ids; a
     draw depends on that, the seed and the epoch alone.
     """
+    if not available.shape[1]:
+        return np.zeros(len(samples), dtype=np.int16)
     mixed = _mix(samples ^ np.uint64(derive_seed(seed, "view", epoch)))
     number = (mixed % (available.sum(axis=1, dtype=np.uint64) + np.uint64(1))).astype(np.int64)
     rank = np.cumsum(available, axis=1)

@@ -44,6 +44,10 @@ def open_store(place: str | Path | Catalog, dataset: str, snapshot: str | int | 
     return StoreReader(found)
 
 
+class NoSamplesError(StoreError):
+    """Nothing is left of what was chosen."""
+
+
 class StoreReader:
     """One snapshot of a data set, to read from. ``snapshot`` has its version, files and tables."""
 
@@ -100,16 +104,13 @@ class StoreReader:
         sample's label text becomes instead of its place in ``classes`` (a number, or an array of one shape; called with
         ``None`` where there is no label). ``cache_bytes``: see ``rows``.
 
-        Raises ``StoreError`` for features, splits or labels that are not there, or when no sample is left.
+        Raises ``StoreError`` for features, splits or labels that are not there, ``NoSamplesError`` when no sample is
+        left.
         """
-        names = list(features) if features is not None else list(self.aligned if aligned else self.features)
-        if not names:
-            raise StoreError(f"{self!r}: got no features, allowed: {self._has(aligned)}")
+        names = self.names(features, aligned=aligned)
         table = self._chosen(split, labels, where)
         rows, found = {}, {}
         for name in names:
-            if name not in (self.aligned if aligned else self.features):
-                raise StoreError(f"{self!r}: got feature {name!r}, allowed: {self._has(aligned)}")
             index, keys = self._index(ALIGNED_PREFIX + name if aligned else name)
             rows[name] = _places(table["sample_id"], keys)
             store = self.snapshot.store
@@ -117,7 +118,7 @@ class StoreReader:
         there = np.stack([places[0] >= 0 for places in rows.values()])
         kept = np.flatnonzero(there.all(axis=0) if complete else there.any(axis=0))
         if not len(kept):
-            raise StoreError(
+            raise NoSamplesError(
                 f"{self!r}: no sample is left: {len(table)} are chosen, and none has "
                 f"{'all' if complete else 'any'} of {', '.join(names)}"
             )
@@ -132,6 +133,26 @@ class StoreReader:
             rows={name: np.ascontiguousarray(places[:, kept]) for name, places in rows.items()},
             times=times,
         )
+
+    def names(self, features: Sequence[str] | None = None, *, aligned: bool = False) -> list[str]:
+        """Check names of features; by default all. Raises ``StoreError`` for one that is not there, or for none."""
+        known = self.aligned if aligned else self.features
+        names = list(known if features is None else features)
+        if not names:
+            raise StoreError(f"{self!r}: got no features, allowed: {self._has(aligned)}")
+        for name in names:
+            if name not in known:
+                raise StoreError(f"{self!r}: got feature {name!r}, allowed: {self._has(aligned)}")
+        if len(set(names)) < len(names):
+            raise StoreError(f"{self!r}: got features {', '.join(names)}, allowed: each once")
+        return names
+
+    def check_values(self, column: str, wanted: Sequence[str]) -> None:
+        """Raise ``StoreError`` for values that no sample has in a column of ``table``, or where there are none."""
+        known = {value for value in pc.unique(self.table[column]).to_pylist() if value is not None}
+        if isinstance(wanted, str) or not wanted or (odd := [value for value in wanted if value not in known]):
+            got = wanted if isinstance(wanted, str) or not wanted else odd
+            raise StoreError(f"{self!r}: got {column} {got!r}, allowed: some of {sorted(known)}")
 
     def _has(self, aligned: bool) -> str:
         names = ", ".join(self.aligned if aligned else self.features) or "none"
@@ -152,10 +173,7 @@ class StoreReader:
         for column, wanted in (("split", [split] if isinstance(split, str) else split), ("label", labels)):
             if wanted is None:
                 continue
-            known = {value for value in pc.unique(self.table[column]).to_pylist() if value is not None}
-            if isinstance(wanted, str) or (odd := [value for value in wanted if value not in known]):
-                got = wanted if isinstance(wanted, str) else odd
-                raise StoreError(f"{self!r}: got {column} {got!r}, allowed: some of {sorted(known)}")
+            self.check_values(column, wanted)
             table = table.filter(pc.is_in(table[column], value_set=pa.array(list(wanted), pa.string())))
         if isinstance(where, pc.Expression):
             table = table.filter(where)

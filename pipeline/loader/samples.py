@@ -127,6 +127,27 @@ class Samples(Dataset[Sample]):
         """The highest view that is stored of any sample; 0 where there are no augmentations."""
         return max((len(rows) - 1 for rows in self._rows.values()), default=0)
 
+    def lengths(self, feature: str) -> npt.NDArray[np.int64]:
+        """Rows T of each sample's sequence (view 0) of a feature; -1 where the sample does not have the feature."""
+        rows = self._rows[feature][0]
+        found: npt.NDArray[np.int64] = np.where(rows >= 0, self._features[feature].index.length[rows], -1)
+        return found
+
+    def places(self, feature: str) -> tuple[tuple[str, ...], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Where the row (view 0) of each sample is stored: the feature's files, which of them, and the row in it.
+
+        Files are paths in the data set's folder; -1 where the sample does not have the feature.
+        """
+        index, rows = self._features[feature].index, self._rows[feature][0]
+        file = index.file[index.group].astype(np.int64)  # of each row of the index, in order of (file, row)
+        begins = np.searchsorted(file, np.arange(len(index.files)))
+        there = rows >= 0
+        return (
+            tuple(path for path, _ in index.files),
+            np.where(there, file[rows], -1),
+            np.where(there, rows - begins[file[rows]], -1),
+        )
+
     @property
     def mapped(self) -> dict[str, float]:
         """For each feature the share of row groups that are mapped as they lie."""

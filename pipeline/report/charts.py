@@ -95,3 +95,15 @@ def curve(values: Sequence[float | None], label: str) -> Markup:
         else:
             part.append(f"{i},{29 - 28 * max(0.0, value) / top:.2f} {i + 1},{29 - 28 * max(0.0, value) / top:.2f}")
     return _svg(max(1, len(values)), 30, "".join(parts), label, "curve")
+
+
+def losses(train: Sequence[float], validation: Sequence[float | None], label: str) -> Markup:
+    """Losses over epochs on one scale from 0: of training as a line, of validation (where it is) as another."""
+    top = max([*train, *(value for value in validation if value is not None)], default=0) or 1
+
+    def line(values: Sequence[float | None], kind: str) -> str:
+        points = [f"{i},{39 - 38 * value / top:.2f}" for i, value in enumerate(values) if value is not None]
+        return f'<polyline class="{kind}" points="{" ".join(points)}"/>' if points else ""
+
+    axis = f'<line class="axis" x1="0" x2="{max(1, len(train) - 1)}" y1="39.5" y2="39.5"/>'
+    return _svg(max(1, len(train) - 1), 40, axis + line(train, "line") + line(validation, "before"), label, "losses")

@@ -33,14 +33,21 @@ def write_index(store: DatasetStore) -> str:
 
 def write_store_index(catalog: Catalog, limit: int = 10) -> str:
     """Write the list of the last runs of every data set of the catalog; return where it lies."""
+    files, root = open_files(catalog.store)
+    files.write(posixpath.join(root, STORE_INDEX), store_index(catalog, limit).encode())
+    return posixpath.join(catalog.store, STORE_INDEX)
+
+
+def store_index(catalog: Catalog, limit: int = 10) -> str:
+    """The list of the last runs of every data set as HTML, with links relative to the store."""
     datasets = [
         {"name": name, "folder": f"{name}/{FOLDER}/", "runs": rows(list_runs(DatasetStore(catalog.store, name), limit))}
         for name in catalog.datasets
     ]
-    html = environment().get_template("index.html").render(title="Runs", datasets=datasets, listed=limit, whole=True)
-    files, root = open_files(catalog.store)
-    files.write(posixpath.join(root, STORE_INDEX), html.encode())
-    return posixpath.join(catalog.store, STORE_INDEX)
+    html: str = (
+        environment().get_template("index.html").render(title="Runs", datasets=datasets, listed=limit, whole=True)
+    )
+    return html
 
 
 def rows(entries: list[RunEntry]) -> list[dict[str, object]]:

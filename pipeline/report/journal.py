@@ -74,6 +74,10 @@ class Journal:
             state.said = time.monotonic()
             self._write("progress", stage=stage, **state.told())
 
+    def said(self, stage: str, message: str) -> None:
+        """See ``Events``."""
+        self._events.said(stage, message)
+
     def finished(self, stage: str, message: str = "") -> None:
         """See ``Events``."""
         self._events.finished(stage, message)

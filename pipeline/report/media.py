@@ -100,10 +100,11 @@ class Preparer:
             (medium,) = step.prepare([medium], cpu())
         return medium
 
-    def augmented(self, chain: Chain, medium: Any, seed: int) -> Any:
-        """One view of a medium."""
+    def augmented(self, chain: Chain, medium: Any, sample_id: str, view: int) -> Any:
+        """One view of a sample's medium: the very one that its stored row was made from."""
         medium = self(chain, medium)
-        for step in augmentations(chain):
+        for number, step in enumerate(augmentations(chain)):
+            seed = chain.view_seed(sample_id, view, number, 0)
             (medium,) = self._loaded(step).augment([medium], [seed], cpu())
         return medium
 

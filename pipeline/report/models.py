@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.fusion.result import RESULT_FILE
+from pipeline.report.charts import losses
 from pipeline.store import DatasetStore
 
-_METRICS = ("accuracy", "precision", "recall", "f1")
 _SHOWN_LABELS = 20
 
 
@@ -40,28 +40,60 @@ def models(store: DatasetStore, snapshot: int) -> dict[str, Any] | None:
 
 
 def _told(document: dict[str, Any], version: int, *, current: bool) -> dict[str, Any]:
-    found = document["models"]
+    found, score = document["models"], document.get("score", "accuracy")  # results of older versions have none
+    metrics = list(next(iter(found.values()))["mean"])
     rows = [
         {
             "name": name,
-            "accuracy": result["mean"]["accuracy"],
-            "spread": result["std"]["accuracy"] if len(result["runs"]) > 1 else None,
-            "metrics": [result["mean"][metric] for metric in _METRICS if metric in result["mean"]],
+            "score": result["mean"][score],
+            "spread": result["std"][score] if len(result["runs"]) > 1 else None,
+            "metrics": [
+                (result["mean"][metric], result["std"][metric] if len(result["runs"]) > 1 else None)
+                for metric in metrics
+            ],
             "fusion": name in document["gain"],
+            "losses": _losses(name, result["history"]),
+            "epochs": len(result["history"]),
         }
-        for name, result in sorted(found.items(), key=lambda item: item[1]["mean"]["accuracy"])
+        for name, result in sorted(found.items(), key=lambda item: item[1]["mean"][score])
     ]
     fusions = [name for name in document["gain"] if name in found]
-    best = max(fusions, key=lambda name: found[name]["mean"]["accuracy"]) if fusions else None
+    best = max(fusions, key=lambda name: found[name]["mean"][score]) if fusions else None
     return {
         "snapshot": version,
         "current": current,
         "samples": document["samples"],
-        "metrics": [metric for metric in _METRICS if metric in next(iter(found.values()))["mean"]],
+        "score": score,
+        "metrics": ["macro F1" if metric == "f1" else metric for metric in metrics],
         "rows": rows,
         "gain": document["gain"],
+        "missing": _missing(document),
+        "without": document.get("without", {}),
+        "retrieval": [(method, pair) for method, pairs in document.get("retrieval", {}).items() for pair in pairs],
         "notes": document["notes"],
         "confusion": None if best is None else _confusion(best, document["labels"], found[best]["confusion"]),
+    }
+
+
+def _losses(name: str, history: list[dict[str, Any]]) -> Any:
+    """The losses of training and validation, epoch by epoch; ``None`` for what is not trained itself."""
+    if len(history) < 2:
+        return None
+    train, validation = ([epoch[which] for epoch in history] for which in ("train_loss", "validation_loss"))
+    return losses(train, validation, f"{name}: loss of training and validation over {len(history)} epochs")
+
+
+def _missing(document: dict[str, Any]) -> dict[str, Any] | None:
+    """Fusion methods and modalities, and what a method's score is without one in testing."""
+    table = document.get("missing")
+    if not table:
+        return None
+    score = document["score"]
+    return {
+        "modalities": [name for name, _ in document["dims"]],
+        "rows": [
+            (method, document["models"][method]["mean"][score], list(row.values())) for method, row in table.items()
+        ],
     }
 
 

@@ -134,7 +134,7 @@ def _frames(sample: Shown, requests: dict[str, FrameRequest], span: Span) -> Ite
             raise event.error
 
 
-def _selector(chain: Chain) -> FrameSelector | None:
+def selector_of(chain: Chain) -> FrameSelector | None:
     """What chooses the frames of a feature, if anything does."""
     for step in chain.prepare:
         if isinstance(step, FrameSelector):
@@ -146,7 +146,7 @@ def _selector(chain: Chain) -> FrameSelector | None:
 
 
 def _watch(album: Album, sample: Shown, chains: list[Chain], flows: list[Chain]) -> _Watched:
-    selectors = {chain.name: found for chain in chains if (found := _selector(chain)) is not None}
+    selectors = {chain.name: found for chain in chains if (found := selector_of(chain)) is not None}
     requests = {f"select {name}": selector.request for name, selector in selectors.items()}
     if not selectors:
         requests[_EVEN] = FrameRequest(short_side=_SIDE, rate=1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,7 +41,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class Hearing:
-    """One sample as one feature hears it: as read, and prepared."""
+    """One sample as a feature hears it, or several that prepare it alike: as read, and prepared."""
 
     sample: Shown
     feature: str
@@ -60,18 +61,36 @@ def sounds(material: Material, album: Album, count: int) -> list[Hearing]:
         clip = attempt_open(album, "the sound", sample, open_sound, beginning(sample, SECONDS))
         if clip is None:
             continue
-        heard_by: list[Chain | None] = [*chains] or [None]
-        for chain in heard_by:
-            what = "the sound" if chain is None else chain.name
+        for alike in _alike(chains) or [[]]:
+            what = ", ".join(chain.name for chain in alike)
             heard = album.attempt(
-                f"{what} of {sample.sample_id}", partial(_hearing, album, preparer, sample, clip, chain)
+                f"{what or 'the sound'} of {sample.sample_id}",
+                partial(_hearing, album, preparer, sample, clip, alike[0] if alike else None, what),
             )
             if heard is not None:
                 found.append(heard)
     return found
 
 
-def _hearing(album: Album, preparer: Preparer, sample: Shown, clip: AudioClip, chain: Chain | None) -> Hearing:
+def _alike(chains: Sequence[Chain]) -> list[list[Chain]]:
+    """Features that make the same of a sound, together."""
+    groups: list[list[Chain]] = []
+    for chain in chains:
+        same = [group for group in groups if _before_extractor(group[0]) == _before_extractor(chain)]
+        if same:
+            same[0].append(chain)
+        else:
+            groups.append([chain])
+    return groups
+
+
+def _before_extractor(chain: Chain) -> tuple[object, ...]:
+    return chain.prepare, chain.augment, chain.count, chain.seed
+
+
+def _hearing(
+    album: Album, preparer: Preparer, sample: Shown, clip: AudioClip, chain: Chain | None, names: str
+) -> Hearing:
     clips = [("as read", clip)]
     change = ""
     if chain is not None:
@@ -86,8 +105,8 @@ def _hearing(album: Album, preparer: Preparer, sample: Shown, clip: AudioClip, c
         _heard(album, sample, name, found, power, top, peak) for (name, found), power in zip(clips, powers, strict=True)
     ]
     length = clip.samples.shape[1] / clip.sample_rate
-    name, steps = ("", "") if chain is None else (chain.name, steps_in_words(chain))
-    return Hearing(sample, name, steps, sounds, length, change)
+    steps = "" if chain is None else steps_in_words(chain)
+    return Hearing(sample, names, steps, sounds, length, change)
 
 
 def _heard(album: Album, sample: Shown, name: str, clip: AudioClip, power: Any, top: float, peak: float) -> Heard:

@@ -89,7 +89,9 @@ class Reader:
     def distribution(self, snapshot: Snapshot, feature: str, shards: frozenset[int]) -> Distribution | None:
         """The distribution of a feature over these shards of a snapshot; ``None`` where they hold no row."""
         files = snapshot.files_of(feature)
-        width = snapshot.info["dims"].get(feature.removeprefix(ALIGNED_PREFIX))
+        width = snapshot.dim(feature)
+        if width is None:
+            return None
         parts, left = [], FEATURE_BYTES
         for file in (file for file in files if file.shard in shards):
             if left <= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.catalog import Catalog
@@ -19,7 +20,8 @@ class Status:
 
     ``snapshot`` is what readers see, ``published`` when it was made; ``rows`` are those of its features (aligned ones
     not counted), ``quarantined`` its samples in quarantine. ``disk``: bytes of everything below the data set's folder.
-    ``running``: who writes it now, in words.
+    ``running``: who writes it now, in words. ``next_run``: when its schedule is due next (ISO 8601, in the schedule's
+    time zone), ``None`` without one.
     """
 
     dataset: str
@@ -34,6 +36,7 @@ class Status:
     quarantined: int
     disk: int
     running: str | None
+    next_run: str | None
 
     def as_json(self) -> dict[str, Any]:
         """The status as a JSON document."""
@@ -64,4 +67,13 @@ def status(catalog: Catalog, dataset: str) -> Status:
         quarantined=counts.get("quarantined", 0),
         disk=int(store.fs.du(store.root)) if there else 0,
         running=None if writing is None else str(writing),
+        next_run=_next(catalog, dataset),
     )
+
+
+def _next(catalog: Catalog, dataset: str) -> str | None:
+    schedule = catalog.dataset(dataset).schedule
+    if schedule is None:
+        return None
+    following = next(schedule.ticks(datetime.now(UTC)), None)
+    return None if following is None else following.isoformat(timespec="minutes")

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from features.errors import SampleError
-from features.random import derive_seed
 from features.time import NS_PER_SECOND
 from features.types import Image, Text
 from pipeline.chain import Chain
@@ -56,20 +55,26 @@ class Row:
 
 
 def images(material: Material, album: Album, count: int) -> dict[str, Any] | None:
-    """A contact sheet of pictures; prepared pictures and augmented views of the first of them."""
+    """A contact sheet of pictures; what features make of the first of them, and the first views of those that have any.
+
+    Views are those that are stored: of the splits that get views, by the same seeds.
+    """
     shown = material.choose("image", count)
     if not shown:
         return None
     preparer, chains = Preparer(material), prepares(material, "image")
     cards: list[Card] = []
     rows: dict[str, list[Row]] = {chain.name: [] for chain in chains}
-    for place, sample in enumerate(shown):
+    for sample in shown:
         image = attempt_open(album, "the picture", sample, open_image)
         if image is None:
             continue
         height, width = image.pixels.shape[:2]
         cards.append(Card(sample, _thumb(album, image, f"picture of {sample.sample_id}"), f"{width} × {height}"))
-        for chain in chains if place < PREPARED else ():
+        for chain in chains:
+            splits = material.dataset.view_splits.get(chain.name)
+            if len(rows[chain.name]) == PREPARED or (splits is not None and sample.split not in splits):
+                continue
             row = album.attempt(
                 f"{chain.name} of {sample.sample_id}", partial(_made_of, album, preparer, chain, sample, image)
             )
@@ -94,8 +99,8 @@ def _made_of(album: Album, preparer: Preparer, chain: Chain, sample: Shown, imag
         ("prepared", _thumb(album, preparer(chain, image), f"{what}, prepared")),
     ]
     if augmentations(chain):
-        for view in range(1, VIEWS + 1):
-            altered = preparer.augmented(chain, image, derive_seed(0, sample.sample_id, chain.name, view))
+        for view in chain.views[:VIEWS]:
+            altered = preparer.augmented(chain, image, sample.sample_id, view)
             pictures.append((f"view {view}", _thumb(album, altered, f"{what}, view {view}")))
     return Row(sample, pictures)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,26 +13,31 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
+from features.align.clock import corrected_rows
+from features.align.timeline import Edges
 from features.time import ALWAYS, NS_PER_SECOND, Span
-from features.types import FeatureSequence
+from features.types import FeatureSequence, Stream
 from pipeline.media.source import Source
 from pipeline.media.text import read_text
-from pipeline.report import charts
+from pipeline.report import charts, intervals
 from pipeline.report.album import Album, Picture
+from pipeline.report.clocks import clocks
 from pipeline.report.draw import RANGE_DB, feature_strip, heat, over_time, spectrogram_db
+from pipeline.report.intervals import Correction
 from pipeline.report.material import Material, Shown
 from pipeline.report.media import open_sound
 from pipeline.report.moving import even_frames
 from pipeline.report.statistics import Reader, chosen_shards
 from pipeline.store import ALIGNED_PREFIX, Snapshot
-from pipeline.store.shard import sequence_at
+from pipeline.store.shard import sequence_at, table_metadata
 
 SECONDS = 20.0
 """What is shown of each sample."""
 _COLUMNS = 600
 _FRAMES = 8
-_MAX_MARKS = 80
 _MAX_WORDS = 60
+_LOOKED_AT = 8
+"""Samples that are tried for each that is shown: some have no interval, or cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Lane:
-    """One thing over time. ``kind``: frames, sound, text, rows or aligned."""
+    """One thing over time. ``kind``: frames, sound, text, timeline, rows, curve or aligned."""
 
     kind: str
     name: str
@@ -55,18 +61,18 @@ class Lane:
     width: float = 100.0
     blocks: tuple[Block, ...] = ()
     frames: tuple[tuple[float, Picture], ...] = ()
-    curve: Markup | None = None
+    drawing: Markup | None = None
 
 
 @dataclass(frozen=True)
 class Strip:
-    """One sample over time. ``step``: percent of one interval (0: too many to be marked)."""
+    """One sample over time. ``intervals``: how many of its timeline are shown. ``marks``: a line at their edges."""
 
     sample: Shown
     span: Span
     cut: bool
     intervals: int
-    step: float
+    marks: Markup | None
     lanes: list[Lane] = field(default_factory=list)
 
     @property
@@ -98,12 +104,31 @@ def alignment(material: Material, album: Album, count: int) -> dict[str, Any] | 
                     "coverage": found.coverage or 0.0,
                 }
             )
-    strips = []
-    for sample in _to_show(material, -(-count // 4)):
-        strip = album.attempt(f"the timeline of {sample.sample_id}", partial(_strip, material, snapshot, album, sample))
+    strips: list[Strip] = []
+    wanted, empty = -(-count // 4), 0
+    for sample in _to_show(material, _LOOKED_AT * wanted):
+        if len(strips) == wanted:
+            break
+        rows_of = album.attempt(f"the rows of {sample.sample_id}", partial(_rows_of, snapshot, sample))
+        if rows_of is None:
+            continue
+        if not rows_of.has_intervals:
+            empty += 1
+            continue
+        what = f"the timeline of {sample.sample_id}"
+        strip = album.attempt(what, partial(_strip, material, album, sample, rows_of))
         if strip is not None:
             strips.append(strip)
-    return {"rows": rows, "strips": strips, "grid": snapshot.info["grid"], "seconds": SECONDS}
+    tolerance = 1.0 if material.dataset.align is None else material.dataset.align.durations.tolerance
+    shards = chosen_shards(snapshot, ALIGNED_PREFIX + snapshot.aligned[0])
+    return {
+        "clocks": album.attempt("the clocks of streams", partial(clocks, snapshot, tolerance, shards)),
+        "rows": rows,
+        "strips": strips,
+        "empty": empty,
+        "timeline": intervals.in_words(snapshot.info["timeline"]),
+        "seconds": SECONDS,
+    }
 
 
 def _to_show(material: Material, count: int) -> list[Shown]:
@@ -118,14 +143,55 @@ def _to_show(material: Material, count: int) -> list[Shown]:
 class _Stored:
     sequence: FeatureSequence
     coverage: npt.NDArray[np.float32] | None
+    said: Mapping[str, Any]
+    """Metadata of its file."""
+
+    @property
+    def edges(self) -> Edges:
+        return self.sequence.start_ns, self.sequence.end_ns
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """What a snapshot holds of one sample. ``stored``, ``aligned``: feature -> its row, if it has one."""
+
+    streams: Mapping[str, str]
+    stored: Mapping[str, _Stored | None]
+    aligned: Mapping[str, _Stored | None]
+    clocks: Mapping[str, Correction]
+
+    @property
+    def has_intervals(self) -> bool:
+        return any(row is not None and len(row.sequence) for row in self.aligned.values())
+
+    @property
+    def timeline(self) -> Edges:
+        return next(row.edges for row in self.aligned.values() if row is not None and len(row.sequence))
+
+    def clock(self, stream: str) -> Correction:
+        return self.clocks.get(stream, Correction())
+
+
+def _rows_of(snapshot: Snapshot, sample: Shown) -> _Rows:
+    shards = snapshot.sample_shards
+    shard = shards["shard"][pc.index(shards["sample_id"], sample.sample_id).as_py()].as_py()
+    names = snapshot.aligned
+    aligned = {name: _row(snapshot, ALIGNED_PREFIX + name, shard, sample.sample_id) for name in names}
+    said = next((row.said for row in aligned.values() if row is not None), {})
+    return _Rows(
+        streams=snapshot.info["streams"],
+        stored={name: _row(snapshot, name, shard, sample.sample_id) for name in names},
+        aligned=aligned,
+        clocks=intervals.corrections(said, sample.sample_id),
+    )
 
 
 def _row(snapshot: Snapshot, feature: str, shard: int, sample_id: str) -> _Stored | None:
     """The stored row of one sample, reading no more of its shard than the row group that it is in."""
     file = next((file for file in snapshot.files_of(feature) if file.shard == shard), None)
-    if file is None:
+    width = snapshot.dim(feature)
+    if file is None or width is None:
         return None
-    width = snapshot.info["dims"][feature.removeprefix(ALIGNED_PREFIX)]
     columns = ["start_ns", "end_ns", "valid", "values"]
     if feature.startswith(ALIGNED_PREFIX):
         columns.append("coverage")
@@ -139,33 +205,33 @@ def _row(snapshot: Snapshot, feature: str, shard: int, sample_id: str) -> _Store
                 return _Stored(
                     sequence_at(table, at, width),
                     None if covered is None else np.asarray(covered.to_numpy(zero_copy_only=False)),
+                    table_metadata(table),
                 )
     return None
 
 
-def _strip(material: Material, snapshot: Snapshot, album: Album, sample: Shown) -> Strip:
-    shards = snapshot.sample_shards
-    shard = shards["shard"][pc.index(shards["sample_id"], sample.sample_id).as_py()].as_py()
-    names = snapshot.aligned
-    aligned = {name: _row(snapshot, ALIGNED_PREFIX + name, shard, sample.sample_id) for name in names}
-    stored = {name: _row(snapshot, name, shard, sample.sample_id) for name in names}
-    first = next((row.sequence for row in aligned.values() if row is not None and len(row.sequence)), None)
-    if first is None:
-        raise ValueError("the sample has no aligned rows")
-    whole = Span(int(first.start_ns[0]), int(first.end_ns[-1]))
-    if whole == ALWAYS:
-        raise ValueError("nothing of the sample has a time")
-    span = Span(whole.start_ns, min(whole.end_ns, whole.start_ns + int(SECONDS * NS_PER_SECOND)))
-    intervals = int(np.count_nonzero(first.start_ns < span.end_ns))
-    step = 100 * int(first.end_ns[0] - first.start_ns[0]) / max(1, span.duration_ns)
-    strip = Strip(sample, span, span != whole, intervals, step if intervals <= _MAX_MARKS else 0.0)
-    for stream, make in (("video", _film), ("audio", _sound), ("text", _words)):
+def _strip(material: Material, album: Album, sample: Shown, rows: _Rows) -> Strip:
+    media = (
+        corrected_rows(*row.edges, clock.offset_ns, clock.drift_ppm)
+        for name, row in rows.stored.items()
+        for clock in (rows.clock(rows.streams[name]),)
+        if row is not None
+    )
+    span, cut = intervals.shown_span(rows.timeline, media, SECONDS)
+    timeline = intervals.inside(rows.timeline, span)
+    strip = Strip(sample, span, cut, len(timeline[0]), intervals.marks(timeline, span))
+    streams: tuple[tuple[Stream, Callable[..., Lane]], ...] = (("video", _film), ("audio", _sound), ("text", _words))
+    for stream, make in streams:
         if stream in sample.uris:
-            lane = album.attempt(f"{stream} on the timeline of {sample.sample_id}", partial(make, album, sample, span))
+            what, clock = f"{stream} on the timeline of {sample.sample_id}", rows.clock(stream)
+            lane = album.attempt(what, partial(make, album, sample, clock.before(span)))
             if lane is not None:
-                strip.lanes.append(lane)
-    for name in names:
-        strip.lanes.extend(_feature_lanes(material, album, sample, name, span, stored[name], aligned[name]))
+                strip.lanes.append(replace(lane, note=lane.note + clock.note))
+    note = f"{len(timeline[0]):,} of {len(rows.timeline[0]):,} intervals"
+    strip.lanes.append(Lane("timeline", "timeline", note, drawing=intervals.lane(timeline, span)))
+    for name, row in rows.aligned.items():
+        own = rows.clock(rows.streams[name]).before(span)
+        strip.lanes.extend(_feature_lanes(material, album, sample, name, (own, rows.stored[name]), (span, row)))
     return strip
 
 
@@ -211,28 +277,39 @@ def _words(album: Album, sample: Shown, span: Span) -> Lane:
 
 
 def _feature_lanes(
-    material: Material, album: Album, sample: Shown, name: str, span: Span, stored: _Stored | None, row: _Stored | None
+    material: Material,
+    album: Album,
+    sample: Shown,
+    name: str,
+    plain: tuple[Span, _Stored | None],
+    aligned: tuple[Span, _Stored | None],
 ) -> list[Lane]:
-    edges = np.linspace(span.start_ns, span.end_ns, _COLUMNS + 1).astype(np.int64)
+    """Lanes of a feature's rows, each drawn in its own span: as extracted, its speed if it is motion, and aligned."""
     lanes = []
+    (own, stored), (span, row) = plain, aligned
     if stored is None:
         lanes.append(Lane("rows", name, "no rows: absent in this sample, or in quarantine"))
     else:
         note = f"{len(stored.sequence):,} rows × {stored.sequence.dim:,}, {_reach(stored.sequence)}"
-        lanes.append(Lane("rows", name, note, _drawn(album, sample, name, stored, edges)))
+        lanes.append(Lane("rows", name, note, _drawn(album, sample, name, stored, _edges(own))))
         extractor = material.dataset.features[name].extractor if name in material.dataset.features else None
         if extractor is not None and extractor.name == "video.flow" and len(stored.sequence):
-            speed, at = stored.sequence.values[:, 0], _columns(stored.sequence, edges)
+            speed, at = stored.sequence.values[:, 0], _columns(stored.sequence, _edges(own))
             points = [None if column < 0 else float(speed[column]) for column in at.tolist()]
-            lanes.append(Lane("curve", f"{name} speed", curve=charts.curve(points, "speed of motion over time")))
+            lanes.append(Lane("curve", f"{name} speed", drawing=charts.curve(points, "speed of motion over time")))
     if row is None:
         lanes.append(Lane("aligned", f"{name}, aligned", "no aligned rows"))
     else:
         valid = int(np.count_nonzero(row.sequence.valid))
         mean = 0.0 if row.coverage is None or not len(row.coverage) else float(row.coverage.mean())
         note = f"{valid:,} of {len(row.sequence):,} intervals valid, {mean:.0%} covered"
-        lanes.append(Lane("aligned", f"{name}, aligned", note, _drawn(album, sample, f"{name}, aligned", row, edges)))
+        drawn = _drawn(album, sample, f"{name}, aligned", row, _edges(span))
+        lanes.append(Lane("aligned", f"{name}, aligned", note, drawn))
     return lanes
+
+
+def _edges(span: Span) -> npt.NDArray[np.int64]:
+    return np.linspace(span.start_ns, span.end_ns, _COLUMNS + 1).astype(np.int64)
 
 
 def _columns(sequence: FeatureSequence, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from features.base import Augment, Example, Extractor, FrameSelector, NeedsFit, NeedsWeights, Prepare, VideoExtractor
+from features.base import (
+    Augment,
+    Example,
+    Extractor,
+    FrameSelector,
+    NeedsFit,
+    NeedsReference,
+    NeedsWeights,
+    Prepare,
+    VideoExtractor,
+)
 from features.errors import StateError
 from features.registry import AUGMENT, EXTRACTORS, PREPARE, resolve
 from features.time import ALWAYS, NS_PER_SECOND, Span
@@ -72,6 +82,21 @@ def video(channels: tuple[int, ...]) -> Callable[..., VideoClip]:
         return VideoClip(pixels=np.stack(shots).astype(np.uint8), start_ns=starts, end_ns=ends)
 
     return make
+
+
+def scene() -> np.ndarray:
+    """A still picture full of corners, luma."""
+    blocks = np.random.default_rng(9).integers(0, 256, (40, 52), dtype=np.uint8)
+    return blocks.repeat(7, axis=0).repeat(7, axis=1)
+
+
+def pan(seed: int, start_ns: int = 0) -> VideoClip:
+    """The scene as a camera sees it that moves, and at the end something else."""
+    starts = start_ns + np.cumsum([40_000_000, 35_000_000 + seed, 50_000_000])
+    whole = scene()
+    frames = [whole[k * 9 : k * 9 + 96, 11 * k + seed : 11 * k + seed + 128] for k in range(2)]
+    frames.append(whole[::-1, ::-1][:96, :128] // 2)
+    return VideoClip(pixels=np.stack(frames), start_ns=starts, end_ns=np.append(starts[1:], starts[-1:] + 40_000_000))
 
 
 def no_frames(*shape: int) -> VideoClip:
@@ -140,10 +165,10 @@ class Case:
     """How one step is tried out.
 
     ``sample`` makes a medium from a seed and a start on the clock; ``least`` is the smallest one, and how many rows it
-    gives; ``other`` are options that differ; ``state`` makes what the step must be bound to. ``batch_atol`` and
-    ``device_atol``: how far rows may differ with the batch, and between CPU and CUDA. ``keeps``: what of a medium
-    besides its kind a prepare step keeps, where that is not everything but its content. ``passes``: it refuses media or
-    lets them pass as they are.
+    gives; ``other`` are options that differ; ``state`` makes what the step must be bound to, ``reference`` what it
+    compares with. ``batch_atol`` and ``device_atol``: how far rows may differ with the batch, and between CPU and CUDA.
+    ``keeps``: what of a medium besides its kind a prepare step keeps, where that is not everything but its content.
+    ``passes``: it refuses media or lets them pass as they are.
     """
 
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -151,6 +176,7 @@ class Case:
     sample: Callable[..., Media]
     least: tuple[Media, int]
     state: Callable[[Any], dict[str, Any]] | None = None
+    reference: Callable[[], Media] | None = None
     batch_atol: float = 0.0
     device_atol: float = 1e-4
     keeps: Callable[[Any], Any] | None = None
@@ -161,6 +187,13 @@ SILENCE = AudioClip(samples=np.zeros((1, 0), np.float32), sample_rate=16_000)
 PIXEL = Image(pixels=np.full((1, 1, 3), 7, np.uint8))
 
 EXTRACTOR: dict[str, Case] = {
+    "align.spatial": Case(
+        options={"max_keypoints": 100},
+        other={"keypoints": "orb"},
+        sample=pan,
+        least=(no_frames(), 0),
+        reference=lambda: Image(pixels=scene()[15:95, 20:120, None].repeat(3, axis=2)),
+    ),
     "audio.chroma": Case(other={"tuning": 0.1}, sample=audio, least=(SILENCE, 0)),
     "audio.cnn": Case(
         options={"model": "small", "weights": "file:s.pth", "num_classes": 4, "patch_frames": 20, "patch_hop": 10},
@@ -183,7 +216,6 @@ EXTRACTOR: dict[str, Case] = {
         sample=timed_image,
         least=(PIXEL, 1),
         state=random_resnet,
-        batch_atol=1e-4,
         device_atol=1e-3,
     ),
     "text.bow": Case(options={"size": 9}, other={"size": 8}, sample=text, least=(Text(()), 0), state=fitted),
@@ -321,7 +353,7 @@ def ready(name: str) -> Extractor:
     """The extractor ``name`` with its state."""
     step, case = make(name, EXTRACTORS, EXTRACTOR), EXTRACTOR[name]
     found: Extractor = step if case.state is None else step.with_state(case.state(step))
-    return found
+    return found if case.reference is None else step.with_reference(case.reference())
 
 
 def arrays(medium: Any) -> list[Any]:
@@ -401,6 +433,7 @@ def test_an_extractor_is_one_and_says_what_it_needs(name: str) -> None:
     assert isinstance(step, Extractor)
     needs = isinstance(step, NeedsFit) or (isinstance(step, NeedsWeights) and step.weights_ref is not None)
     assert needs == (EXTRACTOR[name].state is not None)
+    assert isinstance(step, NeedsReference) == (EXTRACTOR[name].reference is not None)
     bound = ready(name)
     assert isinstance(bound, Extractor)
     assert (bound.name, bound.stream, bound.dim) == (name, step.stream, step.dim)
@@ -498,6 +531,12 @@ def test_without_the_right_state_nothing_is_extracted(name: str) -> None:
         step.with_state({})
 
 
+@pytest.mark.parametrize("name", [name for name in sorted(EXTRACTORS) if EXTRACTOR[name].reference])
+def test_without_what_it_compares_with_nothing_is_extracted(name: str) -> None:
+    with pytest.raises(StateError, match=rf"{name}: .*cure: with_reference"):
+        make(name, EXTRACTORS, EXTRACTOR)([EXTRACTOR[name].sample(0)], CPU)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @extractors
 def test_cpu_and_cuda_agree(name: str) -> None:
@@ -525,7 +564,7 @@ def chunks(clip: VideoClip, size: int) -> list[VideoClip]:
 
 
 @CUTS
-@pytest.mark.parametrize("name", [name for name in sorted(EXTRACTORS) if name.startswith("video.")])
+@pytest.mark.parametrize("name", [name for name in sorted(EXTRACTORS) if name.startswith(("video.", "align."))])
 def test_how_a_video_is_cut_into_chunks_does_not_matter_to_an_extractor(name: str, size: int) -> None:
     step, clip = ready(name), EXTRACTOR[name].sample(1)
     assert isinstance(step, VideoExtractor)

@@ -18,12 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from pages import read
 from PIL import Image as Pillow
 
 from features.errors import CatalogError
 from pipeline import align as alignment
 from pipeline.catalog import load_catalog
 from pipeline.drift import disagreeing, drift
+from pipeline.loader.reader import open_store
 from pipeline.record import RunReport
 from pipeline.run import published, run_dataset
 from pipeline.store import Snapshot
@@ -178,20 +180,28 @@ def talk(tmp_path: Path) -> Iterator[Talk]:
 
 
 @pytest.mark.parametrize(
-    ("entry", "times"),
+    ("entry", "times", "words"),
     [
-        ("text: segments", [(0.25, 0.75), (1.0, 1.5)]),
-        ("text: words", [(0.25, 0.75), (1.0, 1.5)]),
-        ("text: sentences", [(0.25, 0.75), (1.0, 1.5)]),
-        ("rows_of: length", [(0.25, 0.75), (1.0, 1.5)]),
-        ("intervals: {path: marks.csv}", [(0.0, 1.0), (0.5, 0.7)]),
-        ("grid: 0.8", [(0.0, 0.8), (0.8, 1.6), (1.6, 2.0)]),
-        ("grid: {length: 1, hop: 0.5, phase: 0.25}", [(0.25, 1.25), (0.75, 1.75), (1.25, 2.0)]),
-        ("text: segments, clocks: {text: {offset: 0.1, drift_ppm: 1000}}", [(0.35025, 0.85075), (1.101, 1.6015)]),
+        ("text: segments", [(0.25, 0.75), (1.0, 1.5)], "the segments of the sample's text"),
+        ("text: words", [(0.25, 0.75), (1.0, 1.5)], "the words of the sample's text"),
+        ("text: sentences", [(0.25, 0.75), (1.0, 1.5)], "the sentences of the sample's text"),
+        ("rows_of: length", [(0.25, 0.75), (1.0, 1.5)], "the rows of length"),
+        ("intervals: {path: marks.csv}", [(0.0, 1.0), (0.5, 0.7)], "the intervals of marks.csv"),
+        ("grid: 0.8", [(0.0, 0.8), (0.8, 1.6), (1.6, 2.0)], "windows of 0.8 s"),
+        (
+            "grid: {length: 1, hop: 0.5, phase: 0.25}",
+            [(0.25, 1.25), (0.75, 1.75), (1.25, 2.0)],
+            "windows of 1 s, one every 0.5 s, the first +0.25 s from where the sample begins",
+        ),
+        (
+            "text: segments, clocks: {text: {offset: 0.1, drift_ppm: 1000}}",
+            [(0.35025, 0.85075), (1.101, 1.6015)],
+            "the segments of the sample's text",
+        ),
     ],
 )
 def test_every_timeline_gives_every_feature_the_same_rows(
-    talk: Talk, entry: str, times: list[tuple[float, float]]
+    talk: Talk, entry: str, times: list[tuple[float, float]], words: str
 ) -> None:
     talk.align(entry)
     report = talk.run()
@@ -208,6 +218,13 @@ def test_every_timeline_gives_every_feature_the_same_rows(
     assert (rows["level"]["f"]["length"] == 0) == empty
     told = "f: nothing to make the timeline of (intervals): the aligned rows are empty"
     assert report.notices.count(told) == empty
+    page = read(report.page)
+    assert page.all(id="missing") == []
+    shown = page.one("section", id="alignment")
+    assert shown.one("span", id="timeline").text == words
+    lanes = shown.all("div", **{"class": "lane"})
+    assert any(lane.text.strip().startswith("level, aligned") for lane in lanes)
+    assert any("moved by +0.100 s and +1000 ppm" in lane.text for lane in lanes) == ("clocks" in entry)
     assert (talk.run().aligned_rows_written, talk.run().published) == (0, False)
 
 
@@ -352,13 +369,49 @@ def test_the_table_of_edits_is_the_one_of_the_documentation() -> None:
     assert told == {case.what: meant[case.aligned] for case in EDITS}
 
 
+def test_every_policy_of_the_catalog_makes_the_rows_that_it_says(talk: Talk) -> None:
+    """Rows of 100 ms that grow: what becomes of them in (0.25, 0.75) and (1, 1.5) can be said row by row."""
+    talk.align("text: segments")
+    talk.run()
+    level = np.reshape(
+        {row["sample_id"]: row for row in talk.snapshot.read("level").to_pylist()}["a"]["values"], (20, 2)
+    )
+    weights = np.zeros((2, 20))
+    weights[0, 2:8] = [0.5, 1, 1, 1, 1, 0.5]
+    weights[1, 10:15] = 1
+    expected = {
+        "mean": weights @ level / 5,
+        "sum": weights @ level,
+        "max": level[[7, 14]],
+        "first": level[[2, 10]],
+        "last": level[[7, 14]],
+        "nearest": level[[4, 12]],
+        "linear": [(level[4] + level[5]) / 2, level[12]],
+        "histogram": [[0, 6], [0, 5]],
+        "{policy: nearest, tolerance: 0.2}": level[[4, 12]],
+        "{policy: histogram, bins: [0, 0.1, 0.3]}": [[2, 4, 0, 4], [0, 2, 0, 0]],
+    }
+    for policy, values in expected.items():
+        talk.align(f"text: segments, policies: {{level: {policy}}}")
+        report = talk.run()
+        assert report.aligned_rows_written == (0 if policy == "mean" else 6)
+        row = talk.aligned("level")["a"]
+        np.testing.assert_allclose(np.ravel(row["values"]), np.ravel(values), rtol=1e-6, err_msg=policy)
+        assert row["valid"] == [True, True]
+
+
 def test_bins_make_wider_rows_that_a_snapshot_knows_of(talk: Talk) -> None:
     talk.align("grid: 1, policies: {level: {policy: histogram, bins: [0, 0.2, 0.4, 2]}, length: histogram}")
-    talk.run()
+    report = talk.run()
     assert talk.aligned("level")["a"]["values"] == [8, 2, 0, 4, 4, 2, 0, 6, 4, 0, 0, 10]
     assert talk.aligned("length")["a"]["values"] == [1.0, 1.0]
     assert (talk.snapshot.dim("level"), talk.snapshot.dim("aligned.level")) == (2, 6)
     assert talk.snapshot.summary()["features"]["aligned.level"]["dim"] == 6
+    page = read(report.page)
+    assert page.all(id="missing") == []
+    assert page.one("section", id="alignment").all("div", **{"class": "lane"}) != []
+    loaded = open_store(talk.folder / "store", "talk").samples(aligned=True)
+    assert loaded.dims == {"level": 6, "length": 1, "shade": 1}
     assert verify(talk.snapshot).faults == ()
 
 
@@ -499,6 +552,10 @@ def test_offsets_are_estimated_with_their_confidence_and_applied(talk: Talk) -> 
         shift = found[name]["start_offset"] - before[name]["start_offset"]
         assert shift == pytest.approx(found[name]["audio_offset"], abs=1e-6)
     assert (found["unsure"]["audio_offset"], found["unsure"]["audio_confidence"] < 0.4) == (0.0, True)
+    audio, video = read(report.page).one("table", id="clocks").all("tr")[1:]
+    assert [cell.text for cell in audio.all("td")[1:2]] == ["4"]
+    assert re.match(r"[+-]0\.\d{3} s \([+-]0\.\d{3}\)", " ".join(audio.all("td")[5].text.split()))
+    assert video.all("td")[5].text == "as it is"
     told = "unsure: the offset of audio is not sure enough (confidence below 0.4): the clock is left as it is"
     assert report.notices[-1] == told
     assert verify(talk.snapshot).faults == ()
@@ -513,6 +570,12 @@ def test_streams_that_disagree_are_flagged_or_put_into_quarantine(talk: Talk) ->
     report = talk.run()
     told = report.notices[-1]
     assert re.fullmatch(r"short: the sound lasts 3.0\d\d s and the picture 4.960 s; allowed: a difference of 1 s", told)
+    page = read(report.page).one("section", id="alignment")
+    assert [row.all("td")[0].text for row in page.one("table", id="clocks").all("tr")[1:]] == ["audio", "video"]
+    assert "1 sample by more than 1 s" in page.one("p", id="beside").text
+    assert re.fullmatch(
+        r"short: sound 3.0\d\d s, picture 4.960 s", page.one("ul", id="disagree").one("li").text.strip()
+    )
     table = drift(talk.snapshot)
     assert disagreeing(table)["sample_id"].to_pylist() == ["short"]
     row = table.to_pylist()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def expected(world: World) -> list[tuple[Any, ...]]:
     return [(row["sample_id"], row["label"], row["length"], row["values"][0]) for row in table]
 
 
-@pytest.mark.parametrize("tool", ["duckdb", "polars", "pandas", "datasets"])
+@pytest.mark.parametrize("tool", ["duckdb", "polars", "pandas", "datasets", "pyarrow"])
 def test_the_store_is_open_to(tool: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     world.run()
@@ -88,3 +89,51 @@ def test_the_options_of_the_report_are_what_the_catalog_takes(tmp_path: Path) ->
     assert catalog.on_failure == ("./tell-the-team.sh", "#data")
     assert catalog.metrics == Path("/var/lib/node_exporter/gristmill.prom")
     assert (DOCS / re.findall(r"!\[.*?\]\((.*?)\)", page)[0]).stat().st_size < 250_000
+
+
+def test_the_width_of_a_row_stands_in_its_file(world: World) -> None:
+    world.run()
+    names: dict[str, Any] = {"folder": str(world.folder / "store" / "grain")}
+    exec(blocks("reading-the-store.md")["width"], names)
+    assert names["matrix"].shape == (3, 3)  # captions of 1.5 s on a grid of half a second
+
+
+def test_the_loader_does_what_its_page_shows(world: World) -> None:
+    for i in range(12, 30):
+        world.add(i)
+    world.run()
+    names: dict[str, Any] = {"place": str(world.catalog), "dataset": "grain"}
+    found = blocks("loader.md")
+    assert list(found) == ["first", "choice", "map-style", "resume"]
+    for block in found.values():
+        exec(block, names)
+    assert names["values"].shape[2] == 3
+    assert names["offsets"].tolist() == [0, 1, 2, 3, 4]
+    train = len(names["samples"])
+    assert sum(map(len, names["rest"])) == train - 2
+    assert names["state"]["position"] == train
+    assert set(names["few"].labels.tolist()) == {0}
+    assert len(names["both"]) == 30
+
+
+def test_exports_are_what_their_page_shows(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline import open_store
+    from pipeline.export import export_dataset
+    from pipeline.export.template import Template
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    world.run()
+    found, reader = blocks("export.md"), open_store(world.catalog, "grain")
+    export_dataset(reader, tmp_path / "hf", "huggingface")
+    names: dict[str, Any] = {"folder": str(tmp_path / "hf"), "cache": str(tmp_path / "cache")}
+    exec(found["hf"], names)
+    assert names["names"] == ["day", "night"]
+    assert len(names["row"]["brightness"]) == 3
+    (tmp_path / "mine.yaml").write_text(found["template"])
+    template = Template.load(str(tmp_path / "mine.yaml"))
+    export_dataset(reader, tmp_path / "rows", "jsonl", template=template)
+    row = json.loads((tmp_path / "rows" / "train.jsonl").read_text().splitlines()[0])
+    assert row["messages"][1]["content"] in ("day", "night")
+    assert row["messages"][0]["content"].endswith("\n\nWhich of these is it: day, night?")
+    assert (row["picture"]["dim"], len(row["numbers"][0])) == (3, 3)
+    assert Path(row["source"]["file"]).is_file()

@@ -1,7 +1,10 @@
 """Every broken, odd and hostile file: decoded, decoded in part with a notice, or refused with a reason."""
 
 import csv
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +139,40 @@ def test_the_whole_collection_is_listed():
     listed = {name for name, _ in rows()}
     assert set(DECIDED) <= listed
     assert len(listed) == 152
+
+
+PEAKS = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from test_nasty_media import ROOT, outcome, rows
+
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+names = [name for name, _ in rows()]
+for name in names[::8]:  # libraries and their buffers
+    outcome(name)
+found = {}
+for name in names:
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = peak()
+    outcome(name)
+    found[name] = (peak() - before) / 1024
+json.dump(found, sys.stdout)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are measured by Linux")
+def test_no_file_takes_the_memory_that_it_claims():
+    """The largest picture that is decoded has 1 megapixel; bombs claim 900 megapixels and more."""
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", PEAKS, str(here)], capture_output=True, text=True, check=True, cwd=here.parents[1]
+    )
+    found = json.loads(done.stdout)
+    assert len(found) == 152
+    assert {name: mib for name, mib in found.items() if mib > 64} == {}
 
 
 STEPS = """

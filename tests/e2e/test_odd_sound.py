@@ -133,7 +133,7 @@ def test_a_damaged_mp3_is_read_in_part_or_refused_as_corrupt(tmp_path: Path, dam
 def test_silence_has_an_outcome_in_every_step() -> None:
     clip = AudioClip(samples=np.zeros((1, RATE), np.float32), sample_rate=RATE)
     (mfcc,) = Mfcc()([clip], CPU)
-    assert np.ptp(mfcc.values, axis=0).max() == 0
+    assert np.ptp(mfcc.values, axis=0).max() < 1e-9  # matrix products may round the last rows otherwise
     (chroma,) = Chroma()([clip], CPU)
     assert not chroma.valid.any()
     prosody = dict(zip(Prosody().columns, Prosody()([clip], CPU)[0].values.T, strict=True))

@@ -341,6 +341,7 @@ def test_what_was_trained_comes_to_the_page(world: World) -> None:
     assert "Trained on snapshot 1;" in models.text
     assert {row.one("span", **{"class": "mono"}).text for row in models.all("div", **{"class": "model"})} == {
         "majority",
+        "linear",
         "brightness",
         "words",
     }

@@ -13,22 +13,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import pytest
 import soundfile
 from pages import Element, decoded, read
 
-from features.random import generator
+from features.image.histogram import Histogram
+from features.random import derive_seed, generator
 from features.types import Image
 from pipeline.catalog import load_catalog
+from pipeline.chain import Chain
 from pipeline.demo import CATALOG, DATASET, write_corpus
 from pipeline.report.album import Album
+from pipeline.report.draw import thumbnail
 from pipeline.report.material import of_record
-from pipeline.report.stills import images
+from pipeline.report.media import open_image
+from pipeline.report.stills import SIDE, images
 from pipeline.run import run_dataset
 
 pytestmark = pytest.mark.e2e
@@ -148,13 +152,24 @@ class Invert:
 
 def test_augmented_views_are_shown(shop: Shop) -> None:
     material = of_record(load_catalog(shop.folder / CATALOG), DATASET, shop.run_id)
-    chain = SimpleNamespace(name="views", stream="image", prepare=(), augment=(Invert(),))
-    material.dataset.features["views"] = chain  # type: ignore[assignment]
+    chain = Chain("views.x", (), Histogram(), (Invert(), Invert()), 4, 7)
+    material.dataset.features["views.x"] = chain
+    material.dataset.view_splits["views.x"] = ("train",)
     shown = images(material, Album(60.0), 12)
     assert shown is not None
-    (feature,) = [feature for feature in shown["features"] if feature["name"] == "views"]
-    assert feature["steps"] == "test.invert"
+    (feature,) = [feature for feature in shown["features"] if feature["name"] == "views.x"]
+    assert feature["steps"] == "test.invert, test.invert"
+    assert feature["rows"]
     for row in feature["rows"]:
+        assert row.sample.split == "train", "samples of other splits have no views"
+        image = open_image(row.sample)
+        for view in (1, 2, 3, 4):
+            wanted = image
+            for number in (0, 1):
+                (wanted,) = Invert().augment([wanted], [derive_seed(7, row.sample.sample_id, view, number, 0)], None)
+            content = base64.b64decode(row.pictures[view + 1][1].uri.partition(",")[2])
+            found = np.asarray(PIL.Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+            assert np.abs(found - thumbnail(wanted.pixels, SIDE)).mean() < 8, "the view that is stored, as a JPEG"
         assert [caption for caption, _ in row.pictures] == ["as read", "prepared", *(f"view {i}" for i in range(1, 5))]
         assert len({picture.uri for _, picture in row.pictures[1:]}) >= 3, "views differ by their seeds"
     again = images(material, Album(60.0), 12)

@@ -94,10 +94,10 @@ def test_probabilities_are_predict_proba_s(model: Any, classes: Any, weighting: 
     bound = step.with_state(state)
     # theirs is fitted on the very same rows: the solver stops at a tolerance, wherever rounding has led it
     idf = state["idf"]
-    train = step.weighed(bound.vocabulary.count(texts), idf)
+    train = step.weighed(bound.vocabulary.count(texts)[0], idf)
     theirs = MultinomialNB(alpha=0.5) if model == "naive_bayes" else linear_svm(step)
     theirs.fit(train, [classes.index(label) for label in labels])
-    expected = theirs.predict_proba(step.weighed(bound.vocabulary.count(NEW[:50]), idf))
+    expected = theirs.predict_proba(step.weighed(bound.vocabulary.count(NEW[:50])[0], idf))
     found = bound(media(NEW), CPU)
     values = np.vstack([one.values for one in found])
     np.testing.assert_allclose(values[:50], expected, atol=1e-6)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from features.align.clock import STEP_NS, UNKNOWN, Held, corrected, corrected_rows, estimate_offset, held, rise
+from features.align.clock import (
+    STEP_NS,
+    UNKNOWN,
+    Held,
+    _correlation,
+    corrected,
+    corrected_rows,
+    estimate_offset,
+    held,
+    rise,
+)
 from features.time import ALWAYS, NS_PER_SECOND, Span
 from features.types import FeatureSequence
 
@@ -126,3 +138,16 @@ def test_options_and_rows_that_make_no_sense_are_refused() -> None:
         estimate_offset(wide, one, max_offset_ns=SECOND)
     with pytest.raises(ValueError, match="max_offset_ns: got 5, allowed: >= 10000000"):
         estimate_offset(one, one, max_offset_ns=5)
+
+
+@pytest.mark.parametrize(("count", "reach"), [(201, 100), (400, 37), (10, 5)])
+def test_the_correlation_at_every_offset_is_that_of_what_is_shared_there(count: int, reach: int) -> None:
+    rng = np.random.default_rng(count)
+    moving, fixed = rng.standard_normal(count), rng.standard_normal(count)
+    moving[: count // 3] = 0
+    expected = []
+    for lag in range(-reach, reach + 1):
+        pairs = [(moving[i], fixed[i + lag]) for i in range(count) if 0 <= i + lag < count]
+        norm = math.sqrt(sum(a * a for a, _ in pairs) * sum(b * b for _, b in pairs))
+        expected.append(sum(a * b for a, b in pairs) / norm if norm else 0.0)
+    np.testing.assert_allclose(_correlation(moving, fixed, reach), expected, atol=1e-12)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from features.align.timeline import MAX_INTERVALS, Pieces, extent, grid, ordered, pieces_of, rows_of
+from features.align.timeline import (
+    MAX_INTERVALS,
+    Pieces,
+    extent,
+    extent_of_rows,
+    extents,
+    grid,
+    ordered,
+    pieces_of,
+    rows_of,
+)
 from features.errors import Reason, SampleError
 from features.time import ALWAYS, NS_PER_SECOND, Span
 from features.types import FeatureSequence, Text, TextSegment
@@ -131,3 +143,18 @@ def test_an_instant_at_the_end_lies_inside_the_extent() -> None:
 
 def test_without_timed_rows_the_extent_is_always() -> None:
     assert extent([None, rows(ALWAYS), FeatureSequence.empty(2)]) == ALWAYS
+
+
+def test_the_extents_of_a_batch_are_those_of_its_sequences_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 4, 200)
+    splits = np.append(0, np.cumsum(lengths))
+    start = rng.integers(-50, 50, splits[-1])
+    end = start + rng.integers(0, 30, splits[-1])
+    always = rng.random(splits[-1]) < 0.3
+    start[always], end[always] = ALWAYS.start_ns, ALWAYS.end_ns
+    first, last = extents(start, end, splits)
+    for k, (begin, stop) in enumerate(pairwise(splits.tolist())):
+        expected = extent_of_rows([(start[begin:stop], end[begin:stop])])
+        assert (Span(int(first[k]), int(last[k])) if first[k] <= last[k] else ALWAYS) == expected
+    assert [edge.tolist() for edge in extents(start[:0], end[:0], np.zeros(1, dtype=np.int64))] == [[], []]

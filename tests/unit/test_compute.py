@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from features.audio.mfcc import Mfcc
+from features.image.cnn import Cnn
 from features.time import ALWAYS
 from features.types import FeatureSequence, Stream, Text, TextSegment
 from features.video.flow import Flow
@@ -23,6 +24,7 @@ from pipeline.chain import Chain, ChainError
 from pipeline.execute.compute import compute
 from pipeline.execute.guard import Outcome
 from pipeline.execute.work import FeatureWork, SampleWork, ShardWork
+from pipeline.state import StateRef
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,3 +192,21 @@ def test_one_decode_pass_feeds_every_feature_that_reads_a_file(
         for key, row in rows.items():
             assert row.values.tobytes() == outcome.rows[name][key].values.tobytes()
             assert row.start_ns.tobytes() == outcome.rows[name][key].start_ns.tobytes()
+
+
+def test_vectors_of_pictures_are_the_same_bytes_in_any_shard_and_order(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    uris: list[dict[Stream, str]] = []
+    for number in range(21):
+        path = str(tmp_path / f"{number}.png")
+        cv2.imwrite(path, rng.integers(0, 255, (40, 50, 3), dtype=np.uint8))
+        uris.append({"image": path})
+    piece = work(tmp_path, [Chain("cnn", (), Cnn(image_size=64))], uris)
+    state = StateRef(str(tmp_path / "store"), "d", str(tmp_path))
+    feature = replace(piece.features[0], state=state)
+    whole = done(replace(piece, features=(feature,))).rows["cnn"]
+    assert len(whole) == 21
+    for samples in (piece.samples[:1], piece.samples[5:18][::-1]):
+        some = replace(feature, compute={sample.sample_id: bytes(16) for sample in samples})
+        for key, row in done(replace(piece, samples=samples, features=(some,))).rows["cnn"].items():
+            assert row.values.tobytes() == whole[key].values.tobytes(), key

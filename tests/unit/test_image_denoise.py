@@ -51,7 +51,7 @@ def _peppered(clean: np.ndarray) -> np.ndarray:
         (Denoise(method="mean", kernel_size=3), partial(_grainy, sigma=40)),
         (Denoise(method="median"), _peppered),
         (Denoise(method="bilateral", sigma_color=60, sigma_space=2), _grainy),
-        (Denoise(method="nlmeans", strength=12), _grainy),
+        (Denoise(method="nlmeans", strength=20), _grainy),
     ],
 )
 def test_the_noise_it_is_for_falls(step: Denoise, spoil: Callable[[np.ndarray], np.ndarray], clean: np.ndarray) -> None:

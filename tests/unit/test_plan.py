@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.types import STREAMS
+from pipeline.extents import SHARD_BYTES
 from pipeline.keys import digest_json
-from pipeline.plan import COMPUTED, SHARD_BYTES, Status, Wanted, make_plan, streamless
+from pipeline.plan import COMPUTED, Status, Wanted, make_plan, streamless
 from pipeline.store.quarantine import SCHEMA as QUARANTINE
 from pipeline.store.shard import ROW_SCHEMA
 
@@ -54,6 +55,8 @@ def sample_table(ids: list[str], labels: list[str | None], size: int = 1) -> pa.
         "sample_id": pa.array(ids, pa.string()),
         "split": ["train"] * len(ids),
         "label": pa.array(labels, pa.string()),
+        "start_ns": pa.nulls(len(ids), pa.int64()),
+        "end_ns": pa.nulls(len(ids), pa.int64()),
     }
     for stream in STREAMS:
         columns[f"{stream}_uri"] = pa.array([f"{i}.mp4" for i in ids], pa.string())
@@ -195,3 +198,18 @@ def test_a_shard_is_closed_before_its_media_grow_too_large() -> None:
     )
     plan = make_plan(None, samples, {"f": want}, shard_samples=64)
     assert np.bincount(plan.samples["shard"].to_numpy()).tolist() == [2] * 5
+
+
+def test_shards_are_cut_by_seconds_and_pixels_too() -> None:
+    names = [f"s{i}" for i in range(9)]
+    samples = sample_table(names, [None] * 9)
+    under_ten_minutes = [599_000_000_000] * 9
+    extents = pa.table({"uri": [f"{name}.mp4" for name in names], "ns": under_ten_minutes, "pixels": [0] * 9})
+    want = Wanted(
+        chain=None,  # type: ignore[arg-type]
+        recipe=RECIPES[0],
+        content=np.zeros((9, 16), dtype=np.uint8),
+        present=np.ones(9, dtype=bool),
+    )
+    plan = make_plan(None, samples, {"f": want}, shard_samples=64, extents={"video": extents})
+    assert np.bincount(plan.samples["shard"].to_numpy()).tolist() == [3, 3, 3]

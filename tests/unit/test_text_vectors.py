@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.base import Example, Extractor, NeedsFit, NeedsWeights, WeightsRef
+from features.base import Example, Extractor, NeedsFit, NeedsWeights, WeightsRef, WordCounts
 from features.errors import SampleError, StateError
 from features.text.tokenizers import tokenize_with
 from features.text.vector_files import parse_vectors
@@ -96,6 +96,23 @@ def test_pooling_agrees_with_a_plain_loop(segments: list[str]) -> None:
         known = [table[token] for token in segment.split() if token in table]
         assert ok == bool(known)
         np.testing.assert_allclose(row, np.mean(known, axis=0) if known else np.zeros(3), rtol=1e-6)
+
+
+def test_words_outside_the_vocabulary_are_counted_with_the_most_frequent_first() -> None:
+    rows, words = tiny().counted(plain("a zz b zz", "yy a zz", ""), CPU)
+    assert [found.valid.tolist() for found in rows] == [[True], [True], [False]]
+    assert (words.words, words.unknown, list(words.examples.items())) == (7, 4, [("zz", 3), ("yy", 1)])
+    words += WordCounts(words=2, unknown=1, examples={"yy": 5})
+    assert (words.words, words.unknown, list(words.examples.items())) == (9, 5, [("yy", 6), ("zz", 3)])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_read_only_table_is_pooled_without_a_copy_or_a_warning() -> None:
+    vectors = np.arange(6, dtype=np.float32).reshape(2, 3)
+    vectors.flags.writeable = False
+    step = PretrainedVectors(path="v", vector_size=3, tokenizer="whitespace")
+    bound = step.with_state({"vectors": vectors, "vocabulary": np.frombuffer(b"a\nb", np.uint8)})
+    assert bound(plain("a b b"), CPU)[0].values.tolist() == [[2.0, 3.0, 4.0]]
 
 
 def test_segments_that_go_back_in_time_are_refused() -> None:
