@@ -126,6 +126,6 @@ def test_train_prints_every_model_and_trains_once(world: World) -> None:
     assert gristmill("run", folder=world.folder).returncode == 0
     first = gristmill("train", "grain", "--json", folder=world.folder)
     assert first.returncode == 0, first.stderr
-    assert set(json.loads(first.stdout)["models"]) == {"brightness", "words", "early", "late", "majority"}
+    assert set(json.loads(first.stdout)["models"]) == {"brightness", "words", "early", "late", "linear", "majority"}
     second = gristmill("train", "grain", folder=world.folder)
     assert "Nothing computed: these very models were trained before" in second.stdout
