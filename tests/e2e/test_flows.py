@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from pipeline.run import STAGES, published
 
 if TYPE_CHECKING:
     from conftest import World
+
+PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,11 @@ def test_nightly_publishes_what_a_run_publishes_and_is_seen_by_the_server(world:
     assert report.published
     assert report.computed == 24
     with get_client(sync_client=True) as client:
-        tasks = client.read_task_runs(sort=TaskRunSort.EXPECTED_START_TIME_ASC, limit=50)
+        until = time.monotonic() + PATIENCE  # the server writes down what tasks did a moment after they did it
+        tasks: list[Any] = []
+        while len(tasks) < len(STAGES) and time.monotonic() < until:
+            time.sleep(0.2)
+            tasks = client.read_task_runs(sort=TaskRunSort.EXPECTED_START_TIME_ASC, limit=50)
         (flow,) = client.read_flow_runs(limit=50)
     assert [task.name for task in tasks] == list(STAGES), "one task a stage, never one a shard or sample"
     assert flow.state_name == "Completed"
