@@ -27,6 +27,7 @@ from pipeline.record import RunReport
 
 if TYPE_CHECKING:
     from pipeline.adopt import Adopted
+    from pipeline.bench import Bench
     from pipeline.estimate import Estimate
     from pipeline.store.diff import Diff, FeatureDiff
     from pipeline.store.gc import Collected
@@ -242,6 +243,24 @@ def print_training(console: Console, title: str, results: list[dict[str, Any]]) 
         cells = [f"{row[name]:.3f}" + (f" ± {row[f'{name}_std']:.3f}" if row["runs"] > 1 else "") for name in metrics]
         table.add_row(Text(row["model"]), *cells)
     console.print(table)
+
+
+def print_bench(console: Console, found: Bench) -> None:
+    """Where the time goes, what would help, and the floors that are held or missed."""
+    title = (
+        f"{found.dataset}: {found.samples:,} samples on {found.device}, {found.workers} workers, {found.cores} cores"
+    )
+    table = _table(title, "part of one worker's time", "share", "count", "a second")
+    for part in found.parts:
+        table.add_row(Text(part.what), f"{part.share:.1%}", f"{part.count:,}", f"{part.rate:,.1f}")
+    console.print(table)
+    rate = (found.samples - found.failed) / found.seconds["all"]
+    console.print(Text(f"Bottleneck: {found.bottleneck.what}. All workers together: {rate:,.1f} samples a second."))
+    for line in (*(f"Not measured: {skipped}" for skipped in found.skipped), *found.advice):
+        console.print(Padding(Text(line), (0, 0, 0, 2)))
+    for check in found.checks:
+        mark = Text("held  ", style="green") if check.passed else Text("MISSED", style="bold red")
+        console.print(Text.assemble(mark, f"  {check.figure} {check.got:.2f} (floor {check.allowed}): {check.why}"))
 
 
 def print_snapshot(console: Console, summary: Mapping[str, Any]) -> None:

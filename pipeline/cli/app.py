@@ -31,6 +31,7 @@ ORDER = (
         "adopt",
         "verify",
         "gc",
+        "bench",
         "export",
     ),
     *("nightly", "serve", "fetch"),
