@@ -184,7 +184,7 @@ def bench_dataset(
     return found
 
 
-_ONE = {"workers": 1, "scheduler": None, "resources": {}}
+_ONE: dict[str, Any] = {"workers": 1, "scheduler": None, "resources": {}}
 
 
 def _workers(engine: Engine) -> int:
