@@ -247,7 +247,7 @@ def _piece(
     features = []
     for name, state in states.items():
         chain = chains[name]
-        wanting = {row["sample_id"]: bytes(16) for row in rows if chain.stream in row["uris"]}
+        wanting = {row["sample_id"]: bytes(16) for row in rows if row["uris"].keys() >= set(chain.streams)}
         if wanting:
             features.append(
                 FeatureWork(chain=chain, recipe=bytes(16), state=state, compute=wanting, keep=frozenset(), base=None)
@@ -274,7 +274,7 @@ def _read(work: Iterable[ShardWork], events: Events) -> tuple[int, float]:
     seen: dict[str, int] = {}
     begun = time.perf_counter()
     for piece in work:
-        streams = {feature.chain.stream for feature in piece.features}
+        streams = {stream for feature in piece.features for stream in feature.chain.streams}
         for sample in piece.samples:
             for stream in STREAMS:
                 uri = sample.uris.get(stream)

@@ -9,6 +9,9 @@ from features.base import Augment, Extractor, FrameSelector, NeedsFit, NeedsRefe
 from features.random import derive_seed
 from features.types import Stream
 
+REFERENCES: frozenset[Stream] = frozenset(("image", "text"))
+"""What frames can be compared with (``NeedsReference``): decoded whole, before the first frame."""
+
 
 class ChainError(ValueError):
     """The steps do not fit together."""
@@ -50,6 +53,11 @@ class Chain:
         if self.prepare and isinstance(self.prepare[0], Prepare) and self.prepare[0].stream == "video":
             raise ChainError(f"{self.prepare[0].name}: prepare steps on whole video are not offered")
         self._fits(kind, self.extractor)
+        if isinstance(self.extractor, NeedsReference) and self.extractor.reference not in REFERENCES:
+            raise ChainError(
+                f"{self.extractor.name}: reference: got {self.extractor.reference!r}, allowed: "
+                f"{', '.join(sorted(REFERENCES))}, which are read whole before the frames"
+            )
         if isinstance(self.extractor, NeedsFit) and self.extractor.stream == "video":
             raise ChainError(f"{self.extractor.name}: extractors that are fitted on whole video are not offered")
 

@@ -152,8 +152,8 @@ def _decoded(plan: Plan, busy: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str,
     """How many samples of each stream must be decoded."""
     wanting: dict[Stream, npt.NDArray[np.bool_]] = {}
     for name, rows in busy.items():
-        stream = plan.features[name].wanted.chain.stream
-        wanting[stream] = wanting.get(stream, np.zeros(len(rows), dtype=bool)) | rows
+        for stream in plan.features[name].wanted.chain.streams:
+            wanting[stream] = wanting.get(stream, np.zeros(len(rows), dtype=bool)) | rows
     found: dict[str, int] = {}
     if "video" in wanting and "audio" in wanting:
         one = pc.fill_null(pc.equal(plan.samples["audio_uri"], plan.samples["video_uri"]), False)

@@ -14,6 +14,7 @@ import numpy as np
 
 from features.base import FrameRequest
 from features.types import AudioClip, Stream
+from pipeline.chain import REFERENCES
 from pipeline.execute.work import SampleWork
 from pipeline.media.audio import read_audio
 from pipeline.media.image import read_image
@@ -66,12 +67,13 @@ class Wants:
     def decode(self) -> Iterator[Decoded]:
         """Decode each file once. What is wrong with a medium comes as ``Broken``; nothing is raised for it.
 
-        Pictures come before frames, which may be compared with them.
+        Pictures and texts come before frames, which may be compared with them (``Chain`` sees to it that nothing else
+        is).
         """
         streams = set(self.streams)
-        if "image" in streams:
-            streams.remove("image")
-            yield from self._whole("image")
+        for stream in sorted(streams & REFERENCES):
+            streams.remove(stream)
+            yield from self._whole(stream)
         if self.frames:
             shared = "audio" in streams and self.sample.uris.get("audio") == self.sample.uris["video"]
             streams -= {"audio"} if shared else set()

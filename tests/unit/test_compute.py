@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from features.audio.mfcc import Mfcc
+from features.base import FrameRequest
 from features.image.cnn import Cnn
 from features.time import ALWAYS
-from features.types import FeatureSequence, Stream, Text, TextSegment
+from features.types import FeatureSequence, Stream, Text, TextSegment, VideoClip
 from features.video.flow import Flow
 from features.video.keyframes import Keyframes, KeyframeScores
 from pipeline.chain import Chain, ChainError
@@ -210,3 +211,56 @@ def test_vectors_of_pictures_are_the_same_bytes_in_any_shard_and_order(tmp_path:
         some = replace(feature, compute={sample.sample_id: bytes(16) for sample in samples})
         for key, row in done(replace(piece, samples=samples, features=(some,))).rows["cnn"].items():
             assert row.values.tobytes() == whole[key].values.tobytes(), key
+
+
+class Beside:
+    """How long a text is, beside how many frames a film has: frames compared with a text."""
+
+    name: ClassVar[str] = "beside"
+    stream: ClassVar[Stream] = "video"
+    reference: ClassVar[Stream] = "text"
+    numerics: ClassVar[tuple[str, ...]] = ()
+    dim: ClassVar[int] = 2
+    request: ClassVar[FrameRequest] = FrameRequest(pixel_format="gray", short_side=32)
+
+    def __init__(self, text: Text | None = None) -> None:
+        self.text, self.count = text, 0
+
+    def with_reference(self, medium: Text) -> Any:
+        return Beside(medium)
+
+    def open(self, device: torch.device) -> Any:
+        return self
+
+    def push(self, frames: VideoClip) -> None:
+        self.count += len(frames.pixels)
+
+    def finish(self) -> FeatureSequence:
+        assert self.text is not None
+        return FeatureSequence.from_rows(np.array([[len(self.text.plain), self.count]], np.float32), [ALWAYS])
+
+    def __call__(self, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_frames_can_be_compared_with_a_text_too(tmp_path: Path, threads: int) -> None:
+    (tmp_path / "said.txt").write_text("grain")
+    (tmp_path / "broken.txt").write_bytes(b"")
+    film = str(clip(tmp_path / "film.mp4"))
+    uris: list[dict[Stream, str]] = [
+        {"video": film, "audio": film, "text": str(tmp_path / name)} for name in ("said.txt", "broken.txt")
+    ]
+    chains = [Chain("beside", (), Beside()), Chain("mfcc", (), Mfcc()), Chain("small", (), Small())]
+    outcome = done(work(tmp_path, chains, uris, decode_threads=threads))
+    assert outcome.rows["beside"]["s0", 0].values.tolist() == [[5.0, 50.0]]
+    assert len(outcome.rows["mfcc"]) == 2, "the sound of a film whose text is broken is still used"
+    failed = sorted((failure.feature, failure.sample_id, failure.reason) for failure in outcome.failures)
+    assert failed == [("beside", "s1", "empty"), ("small", "s1", "empty")]
+
+
+@pytest.mark.parametrize("stream", ["audio", "video"])
+def test_what_is_read_with_the_frames_is_no_reference(stream: str) -> None:
+    odd: Any = type("Odd", (Beside,), {"reference": stream})()
+    with pytest.raises(ChainError, match=f"beside: reference: got '{stream}', allowed: image, text"):
+        Chain("odd", (), odd)

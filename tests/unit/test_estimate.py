@@ -17,7 +17,7 @@ from pipeline.plan import FeaturePlan, Plan, Status, Wanted
 from pipeline.record import RunReport, Spent
 from pipeline.store import DatasetStore, ShardFile
 
-NAMES = {"sound": "audio", "flow": "video"}
+NAMES = {"sound": ("audio",), "flow": ("video",), "where": ("video", "image")}
 RATES = {
     "decode video+audio": Spent(10, 40.0),
     "decode audio": Spent(10, 10.0),
@@ -58,7 +58,7 @@ def plan_of(statuses: dict[str, list[Status]], shared: list[bool], base: Any = N
     )
     features = {}
     for name, found in statuses.items():
-        chain: Any = SimpleNamespace(stream=NAMES[name], extractor=SimpleNamespace(dim=3))
+        chain: Any = SimpleNamespace(streams=NAMES[name], extractor=SimpleNamespace(dim=3))
         want = Wanted(chain, {}, np.zeros((count, 16), np.uint8), np.ones(count, bool))
         nothing: Any = pa.chunked_array([], pa.string())
         features[name] = FeaturePlan(
@@ -98,6 +98,12 @@ def test_rates_times_counts() -> None:
 def test_separate_sound_is_decoded_by_itself() -> None:
     plan = plan_of({"sound": [NEW, NEW], "flow": [NEW, SAME]}, [False, True], BASE)
     assert estimate(plan, RATES, workers=1, aligned=False).decode == {"video": Cost(1, 3.0), "audio": Cost(2, 2.0)}
+
+
+def test_a_feature_of_two_streams_has_both_decoded() -> None:
+    plan = plan_of({"where": [NEW, SAME], "flow": [NEW, NEW]}, [False, False], BASE)
+    found = estimate(plan, RATES | {"decode image": Spent(10, 5.0)}, workers=1, aligned=False).decode
+    assert found == {"video": Cost(2, 6.0), "image": Cost(1, 0.5)}
 
 
 @pytest.mark.parametrize("part", ["decode audio", "extract sound", "write sound", "align"])
