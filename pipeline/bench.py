@@ -145,11 +145,17 @@ def bench_dataset(
     """Measure ``samples`` samples of a data set, chosen at random by ``seed``.
 
     Features that are fitted are measured with the state of the last snapshot; where there is none they are named in
-    ``skipped``. Raises ``GristmillError`` when nothing can be measured, or for a floor of an unknown figure.
+    ``skipped``. Raises ``GristmillError`` when nothing can be measured, for a floor of an unknown figure,
+    or with a catalog that names a scheduler.
     """
     for floor in floors:
         if floor.figure not in FIGURES:
             raise GristmillError(f"floors: got {floor.figure!r}, allowed: {', '.join(FIGURES)}")
+    if catalog.engine.scheduler is not None:
+        raise GristmillError(
+            f"engine.scheduler: got {catalog.engine.scheduler}, allowed here: none, for this machine is measured; "
+            "cure: run bench where the workers run, with a catalog that names no scheduler"
+        )
     device = resolve_device(catalog.engine.device)
     settings = catalog.engine.model_copy(update={"kind": "dask"})
     with tempfile.TemporaryDirectory(prefix="gristmill-bench-") as place:
@@ -166,12 +172,12 @@ def bench_dataset(
         begun = time.perf_counter()
         with open_engine(settings, device, catalog.folder) as engine:
             found.seconds["start"] = time.perf_counter() - begun
-            found.workers = _workers(engine)
+            found.workers = engine.workers
             _timed("warm up", engine, _guarded(work, engine), events, first)
             failed = {failure.sample_id for failure in first.failures}
             work = _without(work, failed)
             found.seconds["all"] = _timed("all workers", engine, _guarded(work, engine), events)
-        with open_engine(settings.model_copy(update=_ONE), device, catalog.folder) as engine:
+        with open_engine(settings.model_copy(update={"workers": 1}), device, catalog.folder) as engine:
             for guarded in (_guarded(work, engine), _guarded(work, None)):
                 _timed("warm up", engine, guarded[:1], events)
             found.seconds["guarded"] = _timed("one worker", engine, _guarded(work, engine), events)
@@ -182,17 +188,6 @@ def bench_dataset(
     found.advice = list(_advice(found, catalog, dataset))
     found.checks = _checks(found.figures, floors)
     return found
-
-
-_ONE: dict[str, Any] = {"workers": 1, "scheduler": None, "resources": {}}
-
-
-def _workers(engine: Engine) -> int:
-    """How many shards are computed at once."""
-    client = getattr(engine, "client", None)
-    if client is None:
-        return 1
-    return sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
 
 
 def _work(
@@ -366,7 +361,7 @@ def _advice(found: Bench, catalog: Catalog, dataset: str) -> Iterator[str]:
         yield from _extracting(found, catalog.dataset(dataset).features.get(what), what)
     if kind == "write":
         yield f"writing takes {top.share:.0%}: put the store on a faster disk"
-    if engine.workers != "auto" and engine.workers < found.cores and found.device == "cpu" and engine.scheduler is None:
+    if engine.workers != "auto" and engine.workers < found.cores and found.device == "cpu":
         yield f"engine.workers: {engine.workers} of {found.cores} cores are used; auto uses all"
     if found.figures["scaling"] < 0.7:
         yield (

@@ -46,6 +46,7 @@ class Cluster:
     def __init__(
         self, client: Client, workers: int, guard: Guard, *, decode_threads: int, resources: Mapping[str, float]
     ) -> None:
+        self.workers = workers
         self.guard: Guard | None = guard
         self.decode_threads = decode_threads
         self.client, self._folder, self._resources = client, Path(guard.folder), dict(resources)

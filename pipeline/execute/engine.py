@@ -36,9 +36,11 @@ class Engine(Protocol):
     """Runs work. ``map`` yields results in order of completion; at most a small window is in flight.
 
     ``guard``: the limits under which samples are computed; ``None``: in the same process, without any.
-    ``decode_threads``: how many threads of a worker decode ahead of its device.
+    ``decode_threads``: how many threads of a worker decode ahead of its device. ``workers``: how many pieces are at
+    work at once.
     """
 
+    workers: int
     guard: Guard | None
     decode_threads: int
 
@@ -50,6 +52,7 @@ class Engine(Protocol):
 class Serial:
     """Everything in this process, one after the other."""
 
+    workers = 1
     guard: Guard | None = None
 
     def __init__(self, decode_threads: int = 0) -> None:

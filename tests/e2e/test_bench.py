@@ -83,3 +83,9 @@ def test_floors_that_cannot_be_read_say_so(world: World, tmp_path: Path) -> None
         GristmillError, match=r"floors: got 'speed', allowed: guard, scaling, reading, writing, between, failed"
     ):
         bench_dataset(load_catalog(world.catalog), "grain", samples=1, floors=[Floor(figure="speed", least=1)])
+
+
+def test_a_cluster_elsewhere_is_not_this_machine(world: World) -> None:
+    world.edit(world.catalog, "{kind: serial, workers: 1, device: cpu}", "{scheduler: 'tcp://127.0.0.1:1'}")
+    with pytest.raises(GristmillError, match=r"got tcp://127\.0\.0\.1:1, allowed here: none, for this machine"):
+        bench_dataset(load_catalog(world.catalog), "grain")
