@@ -133,13 +133,26 @@ def _beside(target: Path) -> Iterator[Path]:
     try:
         yield place
         place.chmod(0o777 & ~_umask())
-        if target.exists():
-            shutil.rmtree(target)
-        place.rename(target)
+        _replace(target, place)
     except OSError as error:
         raise StoreError(f"{target}: cannot be written: {error}; nothing was exported") from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _replace(target: Path, place: Path) -> None:
+    """Move ``place`` to ``target``; what was there is removed when that is done, and comes back where it fails."""
+    if not target.exists():
+        place.rename(target)
+        return
+    aside = place.with_name(f"{place.name}-old")
+    target.rename(aside)
+    try:
+        place.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside)
 
 
 def _umask() -> int:

@@ -313,6 +313,26 @@ def test_only_an_export_is_replaced_and_only_when_asked(reader: StoreReader, tmp
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
+def test_an_export_that_cannot_be_moved_in_leaves_the_earlier_one(
+    reader: StoreReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    export_dataset(reader, out, "npz")
+    before = sorted((path.name, path.read_bytes()) for path in out.iterdir())
+    rename = Path.rename
+
+    def full(self: Path, target: Path) -> Path:
+        if target == out and not self.name.endswith("-old"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(StoreError, match=r"No space left on device; nothing was exported"):
+        export_dataset(reader, out, "webdataset", overwrite=True)
+    assert sorted((path.name, path.read_bytes()) for path in out.iterdir()) == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
+
+
 def test_nothing_is_left_of_an_export_that_fails(
     reader: StoreReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
