@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.fusion.joins import JOINS
 from pipeline.fusion.late import LateFusion, Stacking, Vote
-from pipeline.fusion.models import Encoded, FusionModel, JointFusion, ParallelFusion, RecurrentFusion
+from pipeline.fusion.models import Encoded, FusionModel, JointFusion, ParallelFusion, RecurrentFusion, Shape
 from pipeline.fusion.options import TrainOptions
 from pipeline.fusion.shared import CLOSENESS, SharedSpace
 from pipeline.fusion.targets import Targets
@@ -17,15 +17,20 @@ LATE: dict[str, type[LateFusion]] = {"late": LateFusion, "vote": Vote, "stacking
 
 def joint(method: str, dims: Mapping[str, int], targets: Targets, options: TrainOptions) -> Encoded:
     """An untrained model of a method that is trained as a whole (of one modality and ``early``: its classifier)."""
-    encoders = {name: options.encoder(name) for name in dims}
-    hidden, dropout = options.hidden, options.dropout
+    shape = Shape(
+        dims=dims,
+        targets=targets,
+        hidden=options.hidden,
+        dropout=options.dropout,
+        encoders={name: options.encoder(name) for name in dims},
+    )
     if method in JOINS:
-        return JointFusion(dims, targets, hidden, dropout, encoders, join=method)
+        return JointFusion(shape, method)
     if method == "parallel":
-        return ParallelFusion(dims, targets, hidden, dropout, encoders)
+        return ParallelFusion(shape)
     if method in CLOSENESS:
-        return SharedSpace(dims, targets, hidden, dropout, encoders, closeness=method, weight=options.closeness_weight)
-    return RecurrentFusion(dims, targets, hidden, dropout, method)
+        return SharedSpace(shape, closeness=method, weight=options.closeness_weight)
+    return RecurrentFusion(shape, method)
 
 
 def build(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,27 +58,44 @@ class FusionModel(nn.Module, ABC):
         return self.classify(self.summarise(values, masks))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a model is made for. ``dims``: modality -> width D; ``encoders``: modality -> options of its encoder."""
+
+    dims: Mapping[str, int]
+    targets: Targets
+    hidden: int
+    dropout: float
+    encoders: Mapping[str, EncoderOptions]
+
+    def encoder(self, name: str) -> Encoder:
+        """An untrained encoder of a modality."""
+        return make_encoder(self.dims[name], self.hidden, self.dropout, self.encoders[name])
+
+    def head(self, inputs: int) -> nn.Sequential:
+        """A hidden layer that all targets share, and the outputs of each side by side."""
+        return nn.Sequential(
+            nn.Linear(inputs, self.hidden),
+            nn.ReLU(),
+            nn.Dropout(self.dropout),
+            nn.Linear(self.hidden, self.targets.width),
+        )
+
+
 class Encoded(FusionModel):
     """What models with an encoder for each modality have in common. ``prior``: logits of the training frequencies."""
 
     prior: Tensor
 
-    def __init__(
-        self,
-        dims: Mapping[str, int],
-        targets: Targets,
-        hidden: int,
-        dropout: float,
-        encoders: Mapping[str, EncoderOptions] | None = None,
-    ) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.names = tuple(dims)
-        self.targets = targets
-        wanted = encoders or {}
-        self._encoders = nn.ModuleList(
-            make_encoder(dim, hidden, dropout, wanted.get(name, EncoderOptions())) for name, dim in dims.items()
-        )
-        self.register_buffer("prior", torch.tensor(targets.prior))
+        self.names = tuple(shape.dims)
+        self.targets = shape.targets
+        self._encoders = nn.ModuleList(self._encoder(shape, name) for name in shape.dims)
+        self.register_buffer("prior", torch.tensor(shape.targets.prior))
+
+    def _encoder(self, shape: Shape, name: str) -> Encoder:
+        return shape.encoder(name)
 
     def encoders(self) -> list[Encoder]:
         """The encoder of each modality."""
@@ -100,18 +118,10 @@ class JointFusion(Encoded):
     ``join``: one of ``JOINS``. With one modality and ``early`` it is the classifier of that modality.
     """
 
-    def __init__(
-        self,
-        dims: Mapping[str, int],
-        targets: Targets,
-        hidden: int,
-        dropout: float,
-        encoders: Mapping[str, EncoderOptions] | None = None,
-        join: str = "early",
-    ) -> None:
-        super().__init__(dims, targets, hidden, dropout, encoders)
-        self.join = JOINS[join](len(dims), hidden)
-        self.head = head(self.join.width, hidden, dropout, targets.width)
+    def __init__(self, shape: Shape, join: str) -> None:
+        super().__init__(shape)
+        self.join = JOINS[join](len(shape.dims), shape.hidden)
+        self.head = shape.head(self.join.width)
 
     def classify(self, summaries: Summaries) -> Tensor:
         """Return logits ``[B, K]``."""
@@ -122,18 +132,11 @@ class JointFusion(Encoded):
 class ParallelFusion(Encoded):
     """A branch for each modality and one for all together, side by side, trained at once; the mean of their logits."""
 
-    def __init__(
-        self,
-        dims: Mapping[str, int],
-        targets: Targets,
-        hidden: int,
-        dropout: float,
-        encoders: Mapping[str, EncoderOptions] | None = None,
-    ) -> None:
-        super().__init__(dims, targets, hidden, dropout, encoders)
-        self.branches = nn.ModuleList(head(hidden, hidden, dropout, targets.width) for _ in dims)
-        self.join = Concatenation(len(dims), hidden)
-        self.head = head(self.join.width, hidden, dropout, targets.width)
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.branches = nn.ModuleList(shape.head(shape.hidden) for _ in shape.dims)
+        self.join = Concatenation(len(shape.dims), shape.hidden)
+        self.head = shape.head(self.join.width)
 
     def classify(self, summaries: Summaries) -> Tensor:
         """Return logits ``[B, K]``."""
@@ -151,12 +154,13 @@ class RecurrentFusion(Encoded):
     A row of a modality becomes ``hidden`` numbers, zeros where it is not valid, and a flag that says so.
     """
 
-    def __init__(self, dims: Mapping[str, int], targets: Targets, hidden: int, dropout: float, cell: str) -> None:
-        super().__init__({}, targets, hidden, dropout)
-        self.names = tuple(dims)
-        self._encoders = nn.ModuleList(Rows(dim, hidden, dropout) for dim in dims.values())
-        self.cell = RECURRENT[cell](len(dims) * (hidden + 1), hidden, batch_first=True)
-        self.head = head(hidden, hidden, dropout, targets.width)
+    def __init__(self, shape: Shape, cell: str) -> None:
+        super().__init__(shape)
+        self.cell = RECURRENT[cell](len(shape.dims) * (shape.hidden + 1), shape.hidden, batch_first=True)
+        self.head = shape.head(shape.hidden)
+
+    def _encoder(self, shape: Shape, name: str) -> Encoder:
+        return Rows(shape.dims[name], shape.hidden, shape.dropout)
 
     def classify(self, summaries: Summaries) -> Tensor:
         """Return logits ``[B, K]``."""
@@ -191,11 +195,6 @@ class Rows(Encoder):
         del mask
         embedding: Tensor = self.layers(summary)
         return embedding
-
-
-def head(inputs: int, hidden: int, dropout: float, outputs: int) -> nn.Sequential:
-    """A hidden layer that all targets share, and the outputs of each side by side."""
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
 
 
 def parameter_groups(model: nn.Module, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import combinations
 
 import torch
@@ -11,9 +10,7 @@ from torch.nn import functional
 
 from pipeline.fusion.encoders import Summaries
 from pipeline.fusion.joins import masked_mean
-from pipeline.fusion.models import Encoded, head
-from pipeline.fusion.options import EncoderOptions
-from pipeline.fusion.targets import Targets
+from pipeline.fusion.models import Encoded, Shape
 
 TEMPERATURE = 0.1
 CLOSENESS = ("contrastive", "l2")
@@ -27,22 +24,12 @@ class SharedSpace(Encoded):
     al. 2018, as in CLIP, Radford et al. 2021), at temperature 0.1; ``l2``: the mean squared distance of partners.
     """
 
-    def __init__(
-        self,
-        dims: Mapping[str, int],
-        targets: Targets,
-        hidden: int,
-        dropout: float,
-        encoders: Mapping[str, EncoderOptions] | None = None,
-        *,
-        closeness: str = "contrastive",
-        weight: float = 0.5,
-    ) -> None:
-        super().__init__(dims, targets, hidden, dropout, encoders)
+    def __init__(self, shape: Shape, *, closeness: str, weight: float) -> None:
+        super().__init__(shape)
         self.closeness = _contrastive if closeness == "contrastive" else _distance
         self.weight = weight
-        self.projections = nn.ModuleList(nn.Linear(hidden, hidden) for _ in dims)
-        self.head = head(hidden, hidden, dropout, targets.width)
+        self.projections = nn.ModuleList(nn.Linear(shape.hidden, shape.hidden) for _ in shape.dims)
+        self.head = shape.head(shape.hidden)
 
     def project(self, summaries: Summaries) -> Tensor:
         """Where each modality lies: unit vectors ``[B, M, hidden]``."""
