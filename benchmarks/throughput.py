@@ -122,7 +122,7 @@ def kernels(work: Job, folder: Path) -> dict[str, Callable[[], object]]:
         extractor: Any = with_weights(work.chain, StateRef(str(folder), "bench", str(folder))).extractor
         preset = extractor.options.preset()
         pixels = torch.from_numpy(model_input(read_pictures(batches[0]), preset))
-        network = extractor._network(cpu)  # noqa: SLF001  # the forward pass alone
+        network = extractor.network(cpu)  # the forward pass alone
 
         def forward() -> None:
             with torch.inference_mode():
