@@ -45,8 +45,11 @@ def told(batch: Batch) -> Any:
 
 
 def worked(batches: Batches, workers: int, **options: Any) -> Iterable[Batch]:
-    """What a user's loop is over. Workers come from a clean process: a copy of one in which Prefect has run a flow fails
-    when it ends (exit code 1), in hooks for the threads of Prefect, which the copy does not have."""
+    """What a user's loop is over.
+
+    Workers come from a clean process: a copy of one in which Prefect has run a flow fails when it ends (exit code 1),
+    in hooks for the threads of Prefect, which the copy does not have.
+    """
     if not workers:
         return batches
     torch.multiprocessing.set_forkserver_preload(["torch", "pipeline.loader"])
