@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,9 @@ def download(url: str, path: Path) -> None:
     _log.info("downloading %s to %s", url, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix.group(1) if prefix else None, progress=False)
+        torch.hub.download_url_to_file(
+            url, str(path), hash_prefix=prefix.group(1) if prefix else None, progress=sys.stderr.isatty()
+        )
     except OSError as error:
         raise StateError(f"weights: {url} cannot be fetched to {path} ({error}); {cure}") from error
     except RuntimeError as error:

@@ -74,7 +74,7 @@ def test_probabilities_are_fitted_on_the_training_split_and_tell_the_rest_apart(
 def test_hostile_texts_end_in_bounded_time(talk: Path) -> None:
     media = talk.parent / "media" / "sea"
     odd = {
-        "long": "storm " * 170_000,
+        "long": "storm harbour " * 750_000,  # 10 MB in one line
         "right": "שלום עולם و السلام",
         "emoji": "😀👍🏽🇩🇪",
         "chinese": "今天天气很好我们去海边",
