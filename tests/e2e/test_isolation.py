@@ -83,7 +83,7 @@ def corpus(tmp_path: Path) -> Path:
             f"""
             version: 1
             store: store
-            engine: {{workers: 2, device: cpu, memory: 3GiB, sample_seconds: 4}}
+            engine: {{workers: 2, device: cpu, memory: 3GiB, sample_seconds: 10}}
             datasets:
               texts:
                 root: media
@@ -108,7 +108,7 @@ def test_six_killers_among_500_cost_six_rows_and_nothing_is_computed_twice(corpu
     assert "SIGSEGV" in failed["evil-segfault"]["message"]
     assert "Segmentation fault" in failed["evil-segfault"]["traceback"]
     assert "_one" in failed["evil-segfault"]["traceback"], "where it crashed"
-    assert "4 s" in failed["evil-sleep"]["message"]
+    assert "10 s" in failed["evil-sleep"]["message"]
     computed = Counter((corpus / "computed").read_text().splitlines())
     assert {text: times for text, times in computed.items() if text.startswith("good") and times != 1} == {}
     assert sum(text.startswith("good") for text in computed) == 500
