@@ -44,6 +44,7 @@ from pipeline.execute.cluster import ENVIRONMENT
 from pipeline.execute.engine import open_engine
 from pipeline.execute.task import run_shard
 from pipeline.execute.work import FeatureWork, SampleWork, ShardWork
+from pipeline.extents import OTHERS, PICTURED
 from pipeline.state import StateRef, with_weights
 
 BATCH = 16
@@ -58,18 +59,18 @@ class Job:
     unit: str
     stream: Stream
     chain: Chain
-    shard_samples: int = 64
+    shard_samples: int
 
 
 def job(kind: str, folder: Path, *, quick: bool) -> Job:
     """Write the media of ``kind`` (unless they are there) and describe the work."""
     if kind == "images":
         paths = jpegs(folder / kind, 128 if quick else 384)
-        return Job(paths, len(paths), "images", "image", Chain("cnn", (), Cnn()))
+        return Job(paths, len(paths), "images", "image", Chain("cnn", (), Cnn()), PICTURED)
     if kind.startswith("sounds"):
         seconds = int(kind.partition("-")[2])
         paths = wavs(folder / kind, (256 if quick else 1024) if seconds == 1 else (64 if quick else 256), seconds)
-        return Job(paths, len(paths) * seconds, "audio-seconds", "audio", Chain("mfcc", (), Mfcc()))
+        return Job(paths, len(paths) * seconds, "audio-seconds", "audio", Chain("mfcc", (), Mfcc()), OTHERS)
     paths, frames = videos(folder / kind, 2 if quick else 4)
     return Job(paths, frames, "frames", "video", Chain("flow", (), Flow()), shard_samples=1)
 

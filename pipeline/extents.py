@@ -22,6 +22,10 @@ SHARD_NS: Mapping[Stream, int] = {"video": 1800 * NS_PER_SECOND, "audio": 14_400
 SHARD_PIXELS = 512_000_000
 """... or of pixels. Each is some seconds to a minute of work, so that a few long films do not make one long task."""
 
+PICTURED, OTHERS = 64, 512
+"""Samples of a shard at most, unless the catalog says a number: with pictures or video, and without. A picture takes a
+network tens of milliseconds however few pixels it has; a second of sound or a text takes about one."""
+
 SCHEMA = pa.schema(
     [
         pa.field("uri", pa.string(), nullable=False),
@@ -82,3 +86,9 @@ def shard_shares(samples: pa.Table, extents: Mapping[Stream, pa.Table]) -> npt.N
             share = np.where(shared, 0.0, share)
         shares += share
     return shares
+
+
+def least_shares(samples: pa.Table) -> npt.NDArray[np.float64]:
+    """Which share of a shard each sample is, however small its media are, float64 ``[N]``."""
+    pictured = pc.or_(pc.is_valid(samples["image_uri"]), pc.is_valid(samples["video_uri"]))
+    return np.where(pictured.to_numpy(), 1 / PICTURED, 1 / OTHERS)

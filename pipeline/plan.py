@@ -25,7 +25,7 @@ from features.types import STREAMS, Stream
 from pipeline.catalog.problems import did_you_mean, listed
 from pipeline.chain import Chain
 from pipeline.content import Digests, fixed_binary
-from pipeline.extents import shard_shares
+from pipeline.extents import least_shares, shard_shares
 from pipeline.keys import digest_json, explain
 from pipeline.store import VIEWS_PREFIX, ShardFile, Snapshot
 from pipeline.store.shard import DIGEST_BYTES
@@ -277,14 +277,14 @@ def make_plan(
     samples: pa.Table,
     wanted: Mapping[str, Wanted],
     *,
-    shard_samples: int,
+    shard_samples: int | None,
     extents: Mapping[Stream, pa.Table] | None = None,
 ) -> Plan:
     """Compare what is wanted with what ``base`` holds.
 
     ``samples`` as ``pipeline.scan`` gives it. Samples keep the shard that they have; new ones are dealt at random (by a
     digest of their id) into new shards of at most ``shard_samples``, none larger than ``pipeline.extents`` says (by
-    bytes and, where ``extents`` has them, by seconds and pixels).
+    bytes and, where ``extents`` has them, by seconds and pixels; ``None``: by a least cost of each sample too).
     """
     shards = _assign_shards(base, samples, shard_samples, extents or {})
     samples = samples.append_column(pa.field("shard", pa.int32(), nullable=False), pa.array(shards))
@@ -295,7 +295,7 @@ def make_plan(
 
 
 def _assign_shards(
-    base: Snapshot | None, samples: pa.Table, shard_samples: int, extents: Mapping[Stream, pa.Table]
+    base: Snapshot | None, samples: pa.Table, shard_samples: int | None, extents: Mapping[Stream, pa.Table]
 ) -> npt.NDArray[np.int32]:
     shards = np.full(len(samples), -1, dtype=np.int32)
     following = 0
@@ -307,7 +307,8 @@ def _assign_shards(
         following = int(stored.max()) + 1
     fresh = np.flatnonzero(shards < 0)
     new = samples.take(pa.array(fresh))
-    ids, shares = new["sample_id"].to_pylist(), shard_shares(new, extents).tolist()
+    ids, measured = new["sample_id"].to_pylist(), shard_shares(new, extents)
+    shares = (measured if shard_samples else np.maximum(measured, least_shares(new))).tolist()
     order = sorted(range(len(fresh)), key=lambda i: hashlib.blake2b(ids[i].encode(), digest_size=8).digest())
     count, held = 0, 0.0
     for index in order:

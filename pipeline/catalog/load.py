@@ -78,7 +78,7 @@ class DataSet:
     align: Align | None
     train: Train
     max_failed: float
-    shard_samples: int
+    shard_samples: int | None
     fit: Fit = field(default_factory=Fit)
     report: Report = field(default_factory=Report)
     schedule: Schedule | None = None

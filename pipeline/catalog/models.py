@@ -314,7 +314,11 @@ class DataSetFile(Model):
     max_failed: Share = Field(
         default=0.1, description="share of samples that may fail; above it a run publishes nothing"
     )
-    shard_samples: Count = Field(default=64, description="samples in one shard, the unit of work and of storage")
+    shard_samples: Count | None = Field(
+        default=None,
+        description="samples in one shard, the unit of work and of storage, at most; null: 64 that have pictures or "
+        "video, 512 others",
+    )
     report: Report = Field(default=Report(), description="the page that every run leaves")
 
 

@@ -1,7 +1,8 @@
 """The child process that computes shards for ``pipeline.execute.guard``: it may crash, hang or run out of memory.
 
-Started as ``python -m pipeline.execute.child FD``; ``FD`` is its end of a pipe. It is sent work and answers with what
-happens, as it happens, so that its parent has every finished row and knows which samples are at work.
+Started as ``python -m pipeline.execute.child PIPE BOARD``, two file descriptors: its end of a pipe, and the memory in
+which it notes which samples are at work. It is sent work and answers with what is finished, before it begins anything
+else that could go wrong, so that its parent has every finished row.
 """
 
 from __future__ import annotations
@@ -19,36 +20,54 @@ from typing import Any
 
 from features.types import FeatureSequence
 from pipeline.catalog.steps import importable
+from pipeline.execute.board import Board, Diary
 from pipeline.execute.compute import compute
 from pipeline.execute.work import ShardWork
 from pipeline.store.quarantine import Failure
 
 
 class Teller:
-    """A ``Watch`` that tells its parent."""
+    """A ``Watch`` that tells its parent. Finished rows of a batch travel together."""
 
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: Connection, board: Board) -> None:
+        self._pipe, self._board = pipe, board
+        self._diary = Diary(board)
+        self._rows: list[tuple[str, str, int, FeatureSequence]] = []
 
     def tell(self, *message: Any) -> None:
-        """Send one message: its kind, then what it says."""
+        """Send one message: its kind, then what it says. Rows that are finished go first."""
+        self._hand_over()
+        self._send(*message)
+
+    def _hand_over(self) -> None:
+        if self._rows:
+            rows, self._rows = self._rows, []
+            self._send("rows", rows)
+
+    def _send(self, *message: Any) -> None:
         self._pipe.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
     def begin(self, feature: str, sample_ids: Sequence[str]) -> None:
-        """Tell which samples are at work."""
-        self.tell("begin", feature, tuple(sample_ids))
+        """Hand over what is finished, and note which samples are at work."""
+        self._hand_over()
+        self._diary.begin(feature, sample_ids)
 
     def end(self) -> None:
-        """Tell that they are not any more."""
-        self.tell("end")
+        """Note that they are not any more."""
+        self._diary.end()
 
     def row(self, feature: str, sample_id: str, view: int, sequence: FeatureSequence) -> None:
-        """Hand a finished row over."""
-        self.tell("row", feature, sample_id, view, sequence)
+        """Keep a finished row for what is told next."""
+        self._rows.append((feature, sample_id, view, sequence))
 
     def failed(self, failure: Failure) -> None:
         """Tell of a failure."""
         self.tell("failed", failure)
+
+    def over(self) -> None:
+        """Forget how long samples took: another shard begins."""
+        self._rows = []
+        self._diary = Diary(self._board)
 
 
 class _Handler(logging.Handler):
@@ -68,12 +87,12 @@ class _Handler(logging.Handler):
             self._teller.tell("log", record.name, record.levelno, record.getMessage() + more)
 
 
-def main(fd: int) -> None:
+def main(pipe_file: int, board_file: int) -> None:
     """Compute whatever is sent, until the parent closes the pipe or dies."""
     _die_with_parent()
     faulthandler.enable()
-    pipe = Connection(fd)
-    teller = Teller(pipe)
+    pipe = Connection(pipe_file)
+    teller = Teller(pipe, Board(board_file))
     logging.getLogger().addHandler(_Handler(teller))
     _use_one_thread()
     while True:
@@ -91,6 +110,7 @@ def main(fd: int) -> None:
                 teller.tell("raised", _portable(error))
             else:
                 teller.tell("done", tally)
+        teller.over()
 
 
 def _use_one_thread() -> None:
@@ -138,4 +158,4 @@ def _portable(error: Exception) -> Exception:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

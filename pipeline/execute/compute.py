@@ -136,6 +136,7 @@ class _Feature:
         self.job, self.work = job, work
         self.chain, bound = work.chain, bind(work.chain, work.state)
         self.name = self.chain.name
+        self.streams = frozenset(self.chain.streams)
         self.extractor: Extractor = bound.extractor
         self.selector = next((step for step in bound.prepare if isinstance(step, FrameSelector)), None)
         self.prepare = [step for step in bound.prepare if step is not self.selector]
@@ -323,7 +324,7 @@ class _Job:
             if feature.chain.stream == "video":
                 step: Any = feature.selector or feature.extractor
                 frames[feature.name] = step.request
-        streams: frozenset[Stream] = frozenset(s for f in wanting for s in f.chain.streams if s != "video")
+        streams: frozenset[Stream] = frozenset(s for f in wanting for s in f.streams if s != "video")
         return Wants(sample, frames, streams) if wanting else None
 
     def read(self, sample: SampleWork, pieces: Iterator[Decoded], at_work: list[str]) -> None:
@@ -345,11 +346,11 @@ class _Job:
                     for feature in wanting:
                         if feature.chain.stream == whole.stream:
                             feature.offer(sample.sample_id, [whole.medium])
-                        elif whole.stream in feature.chain.streams:
+                        elif whole.stream in feature.streams:
                             self._push(sample, feature, whole.medium)
                 case Broken() as broken:
                     for feature in wanting:
-                        if set(feature.chain.streams) & set(broken.streams):
+                        if feature.streams & set(broken.streams):
                             self.fail(sample.sample_id, feature, "decode", broken.error)
                 case Notice() as notice:
                     self.tally.notices.append(f"{sample.sample_id}: {notice.message}")

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing import Pipe
@@ -27,6 +26,7 @@ import psutil
 
 from features.errors import Reason, RunFailedError, SampleError
 from features.types import FeatureSequence
+from pipeline.execute.board import Board, Note
 from pipeline.execute.compute import Tally, failure_of
 from pipeline.execute.work import Guard, ShardWork
 from pipeline.store.quarantine import Failure
@@ -161,8 +161,9 @@ def _attempt(work: ShardWork, guard: Guard, outcome: Outcome, *, alone: bool) ->
         held: list[Failure] = []
         for message in child.compute(work):
             match message:
-                case ("row", feature, sample_id, view, sequence):
-                    outcome.row(feature, sample_id, view, sequence)
+                case ("rows", rows):
+                    for row in rows:
+                        outcome.row(*row)
                 case ("failed", failure):
                     full = failure.reason == Reason.OUT_OF_MEMORY.value and not alone
                     (held if full else outcome.failures).append(failure)
@@ -205,10 +206,13 @@ class _Child:
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by stop()
+        self._notes: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # likewise
+        self._board = Board(self._notes.fileno())
         self._pipe, theirs = Pipe()
+        files = [theirs.fileno(), self._notes.fileno()]
         self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-            [sys.executable, "-m", "pipeline.execute.child", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
+            [sys.executable, "-m", "pipeline.execute.child", *map(str, files)],
+            pass_fds=files,
             env={**os.environ, **guard.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -228,30 +232,21 @@ class _Child:
     def compute(self, work: ShardWork) -> Iterator[Any]:
         """Send work; yield the child's messages, and an ``_End`` where it stops early."""
         memory = self._guard.memory if work.device == "cpu" else 0
-        feature, ids = "", ()
-        used: dict[tuple[str, tuple[str, ...]], float] = {}
-        begun: float | None = None
         try:
             self._pipe.send_bytes(pickle.dumps((self._guard.folder, memory, pickle.dumps(work))))
             while True:
-                before = 0.0 if begun is None else used.get((feature, ids), 0.0) + time.monotonic() - begun
-                if begun is not None and before > self._guard.sample_seconds:
-                    yield self._stopped(Reason.TIMEOUT, self._too_slow(feature, ids), feature, ids)
+                quiet = not self._pipe.poll(LOOK_SECONDS)
+                if (note := self._board.read()).seconds > self._guard.sample_seconds:
+                    yield self._stopped(Reason.TIMEOUT, self._too_slow(note), note)
                     return
-                if not self._pipe.poll(LOOK_SECONDS):
+                if quiet:
                     held = self._held()
                     if held > self._guard.memory:
-                        yield self._stopped(Reason.OUT_OF_MEMORY, self._too_much(held), feature, ids)
+                        yield self._stopped(Reason.OUT_OF_MEMORY, self._too_much(held), note)
                         return
                     continue
                 message = pickle.loads(self._pipe.recv_bytes())  # noqa: S301  # from our own child
                 match message:
-                    case ("begin", feature, ids):
-                        begun = time.monotonic()
-                    case ("end",):
-                        assert begun is not None  # noqa: S101  # "end" follows "begin"
-                        used[feature, ids] = used.get((feature, ids), 0.0) + time.monotonic() - begun
-                        feature, ids, begun = "", (), None
                     case ("log", name, level, said):
                         logging.getLogger(name).log(level, "%s", said)
                     case _:
@@ -260,7 +255,7 @@ class _Child:
                             return
         except (EOFError, ConnectionError):
             self._process.wait()
-            yield self._stopped(Reason.WORKER_DIED, _in_words(self._process.returncode), feature, ids)
+            yield self._stopped(Reason.WORKER_DIED, _in_words(self._process.returncode), self._board.read())
 
     def _held(self) -> int:
         """Bytes that the child holds in memory of its own: files that it maps do not count."""
@@ -270,9 +265,9 @@ class _Child:
             return 0
         return int(info.rss - getattr(info, "shared", 0))
 
-    def _too_slow(self, feature: str, ids: tuple[str, ...]) -> str:
-        what = feature or "decoding"
-        more = f" for {len(ids)} samples" if len(ids) > 1 else ""
+    def _too_slow(self, note: Note) -> str:
+        what = note.feature or "decoding"
+        more = f" for {len(note.sample_ids)} samples" if len(note.sample_ids) > 1 else ""
         return (
             f"{what} took more than {self._guard.sample_seconds:g} s{more}, allowed: engine.sample_seconds; cure: look "
             "at the file, or raise engine.sample_seconds; it is tried again when its bytes, options or code change, or "
@@ -285,10 +280,10 @@ class _Child:
             "engine.memory; cure: a smaller file, fewer engine.workers, or more engine.memory"
         )
 
-    def _stopped(self, reason: Reason, message: str, feature: str, ids: tuple[str, ...]) -> _End:
+    def _stopped(self, reason: Reason, message: str, note: Note) -> _End:
         self._process.kill()
         self._process.wait()
-        return _End(reason, message, feature, ids, self._last_words())
+        return _End(reason, message, note.feature, note.sample_ids, self._last_words())
 
     def _last_words(self) -> str:
         """The end of what the child wrote to its standard error: where it crashed, if it could say."""
@@ -301,6 +296,8 @@ class _Child:
         self._process.kill()
         self._process.wait()
         self._pipe.close()
+        self._board.close()
+        self._notes.close()
         self._errors.close()
 
 

@@ -173,7 +173,7 @@ def test_minimal_catalog_has_the_documented_defaults(write: Write, tmp_path: Pat
     assert clips.splits == Splits(train=0.8, validation=0.1, test=0.1, seed=0, by="sample")
     assert clips.align is None
     assert clips.train == Train(methods=("early", "late"), epochs=60)
-    assert (clips.max_failed, clips.shard_samples, clips.excluded) == (0.1, 64, ())
+    assert (clips.max_failed, clips.shard_samples, clips.excluded) == (0.1, None, ())
     assert clips.features["voice"].extractor == Loudness()
     assert clips.features["voice"].name == "voice"
 
