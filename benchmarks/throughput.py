@@ -44,7 +44,7 @@ from pipeline.execute.cluster import ENVIRONMENT
 from pipeline.execute.engine import open_engine
 from pipeline.execute.task import run_shard
 from pipeline.execute.work import FeatureWork, SampleWork, ShardWork
-from pipeline.extents import OTHERS, PICTURED
+from pipeline.extents import PICTURED
 from pipeline.state import StateRef, with_weights
 
 BATCH = 16
@@ -69,8 +69,10 @@ def job(kind: str, folder: Path, *, quick: bool) -> Job:
         return Job(paths, len(paths), "images", "image", Chain("cnn", (), Cnn()), PICTURED)
     if kind.startswith("sounds"):
         seconds = int(kind.partition("-")[2])
-        paths = wavs(folder / kind, (256 if quick else 1024) if seconds == 1 else (64 if quick else 256), seconds)
-        return Job(paths, len(paths) * seconds, "audio-seconds", "audio", Chain("mfcc", (), Mfcc()), OTHERS)
+        count = (512 if quick else 2048) if seconds == 1 else (64 if quick else 512)
+        paths = wavs(folder / kind, count, seconds)
+        shard_samples = count // 4 if seconds == 1 else PICTURED
+        return Job(paths, count * seconds, "audio-seconds", "audio", Chain("mfcc", (), Mfcc()), shard_samples)
     paths, frames = videos(folder / kind, 2 if quick else 4)
     return Job(paths, frames, "frames", "video", Chain("flow", (), Flow()), shard_samples=1)
 

@@ -25,6 +25,8 @@ SHARD_PIXELS = 512_000_000
 PICTURED, OTHERS = 64, 512
 """Samples of a shard at most, unless the catalog says a number: with pictures or video, and without. A picture takes a
 network tens of milliseconds however few pixels it has; a second of sound or a text takes about one."""
+PIECES = 32
+"""Small data sets are cut into so many shards (of ``PICTURED`` samples at least), so that every worker has some."""
 
 SCHEMA = pa.schema(
     [
@@ -91,4 +93,5 @@ def shard_shares(samples: pa.Table, extents: Mapping[Stream, pa.Table]) -> npt.N
 def least_shares(samples: pa.Table) -> npt.NDArray[np.float64]:
     """Which share of a shard each sample is, however small its media are, float64 ``[N]``."""
     pictured = pc.or_(pc.is_valid(samples["image_uri"]), pc.is_valid(samples["video_uri"]))
-    return np.where(pictured.to_numpy(), 1 / PICTURED, 1 / OTHERS)
+    others = min(max(len(samples) // PIECES, PICTURED), OTHERS)
+    return np.where(pictured.to_numpy(), 1 / PICTURED, 1 / others)

@@ -317,7 +317,7 @@ class DataSetFile(Model):
     shard_samples: Count | None = Field(
         default=None,
         description="samples in one shard, the unit of work and of storage, at most; null: 64 that have pictures or "
-        "video, 512 others",
+        "video, of others 64 to 512, growing with the data set",
     )
     report: Report = Field(default=Report(), description="the page that every run leaves")
 

@@ -7,7 +7,6 @@ that a process left half written is no note, and the one before it counts.
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import struct
@@ -18,7 +17,8 @@ from dataclasses import dataclass
 
 SLOT = 16 << 20
 """Bytes of a slot: room for the ids of a batch. The file is sparse, what is not written takes no memory."""
-_HEAD = struct.Struct("<QII")
+_HEAD = struct.Struct("<II")
+_FIXED = struct.Struct("<QddI")
 
 
 @dataclass(frozen=True)
@@ -50,28 +50,31 @@ class Board:
 
     def write(self, note: Note) -> None:
         """Leave a note. Raises ``ValueError`` for more ids than a slot has room for."""
-        content = json.dumps([note.feature, note.sample_ids, note.begun, note.used]).encode()
+        number = self._number + 1
+        feature = note.feature.encode()
+        names = "\0".join(note.sample_ids).encode("utf-8", "surrogatepass")
+        content = _FIXED.pack(number, note.begun, note.used, len(feature)) + feature + names
         if _HEAD.size + len(content) > SLOT:
-            raise ValueError(
-                f"a batch of {len(note.sample_ids)} samples: got {len(content)} bytes of ids, allowed: {SLOT}"
-            )
-        self._number += 1
-        at = SLOT * (self._number % 2)
+            count = len(note.sample_ids)
+            raise ValueError(f"batch of {count} samples: got {len(names)} bytes of ids, allowed: less than {SLOT}")
+        self._number = number
+        at = SLOT * (number % 2)
         self._memory[at + _HEAD.size : at + _HEAD.size + len(content)] = content
-        _HEAD.pack_into(self._memory, at, self._number, len(content), zlib.crc32(content))
+        _HEAD.pack_into(self._memory, at, len(content), zlib.crc32(content))
 
     def read(self) -> Note:
         """The last note that was written whole; nothing at work where there is none."""
-        found = max((self._slot(at) for at in (0, SLOT)), key=lambda slot: slot[0])
-        if not found[0]:
-            return Note()
-        feature, sample_ids, begun, used = json.loads(found[1])
-        return Note(feature, tuple(sample_ids), begun, used)
+        return max((self._slot(at) for at in (0, SLOT)), key=lambda slot: slot[0])[1]
 
-    def _slot(self, at: int) -> tuple[int, bytes]:
-        number, length, checksum = _HEAD.unpack_from(self._memory, at)
+    def _slot(self, at: int) -> tuple[int, Note]:
+        length, checksum = _HEAD.unpack_from(self._memory, at)
         content = self._memory[at + _HEAD.size : at + _HEAD.size + min(length, SLOT - _HEAD.size)]
-        return (number, content) if zlib.crc32(content) == checksum else (0, b"")
+        if not length or zlib.crc32(content) != checksum:
+            return 0, Note()
+        number, begun, used, size = _FIXED.unpack_from(content)
+        feature, names = content[_FIXED.size : _FIXED.size + size], content[_FIXED.size + size :]
+        ids = tuple(names.decode("utf-8", "surrogatepass").split("\0")) if names else ()
+        return number, Note(feature.decode(), ids, begun, used)
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -110,6 +110,7 @@ def local_cluster(settings: Settings, device: str, folder: Path) -> Iterator[Clu
         "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
         "distributed.scheduler.allowed-failures": DEATHS - 1,
         "distributed.worker.memory.terminate": False,
+        "distributed.worker.profile.enabled": False,
     }
     options: dict[str, Any] = {
         "n_workers": workers,

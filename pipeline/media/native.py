@@ -6,7 +6,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -34,7 +33,7 @@ def _is_native(head: bytes) -> bool:
 
 def read_native(source: Source, span: Span | None, limits: Limits, note: Note) -> AudioClip | None:
     """Read plain WAV as it lies, and other formats of libsndfile with it; ``None`` when the file is not one of them."""
-    path = source.local_path
+    path = source.local
     if path is None:
         with source.open() as stream:
             size = stream.seek(0, 2)
@@ -65,10 +64,10 @@ def read_native(source: Source, span: Span | None, limits: Limits, note: Note) -
 
 
 @contextmanager
-def _descriptor(source: Source, path: Path) -> Iterator[int]:
+def _descriptor(source: Source, path: str) -> Iterator[int]:
     """A file descriptor of a regular file with something in it; whatever else it is, ``Source.open`` says so."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116  # a Path costs more than the call
         plain = stat.S_ISREG(status.st_mode) and status.st_size > 0
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if plain else -1
     except OSError:

@@ -45,17 +45,20 @@ class Source:
     uri: str
 
     def __post_init__(self) -> None:
-        if self.local_path is None and "://" not in self.uri:
+        if self.local is None and "://" not in self.uri:
             raise ValueError(f"source: got {self.uri!r}, allowed: an absolute path or a URL")
 
     @property
-    def local_path(self) -> Path | None:
+    def local(self) -> str | None:
         """The path on this machine, or ``None`` for a URL."""
         if self.uri.startswith("/"):
-            return Path(self.uri)
-        if self.uri.startswith(_FILE + "/"):
-            return Path(self.uri.removeprefix(_FILE))
-        return None
+            return self.uri
+        return self.uri.removeprefix(_FILE) if self.uri.startswith(_FILE + "/") else None
+
+    @property
+    def local_path(self) -> Path | None:
+        """``local`` as a ``Path``."""
+        return None if self.local is None else Path(self.local)
 
     @property
     def name(self) -> str:

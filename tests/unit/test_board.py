@@ -50,15 +50,40 @@ def test_a_note_that_was_cut_short_is_none_and_the_one_before_counts(data: st.Da
         slot = 0 if bytes(board._memory[:200]) != before[0] else 1
         new, old = bytes(board._memory[slot * SLOT : slot * SLOT + 200]), before[slot]
         length = len(new.rstrip(b"\0"))
-        cut = data.draw(st.integers(16, length - 1))  # content first, its head last: the order in which it is written
-        torn = old[:16] + new[16:cut] + old[cut:]
+        head = data.draw(st.integers(0, 8))
+        cut = data.draw(st.integers(8, length - 1))
+        torn = new[:head] + old[head:8] + new[8:cut] + old[cut:]
         board._memory[slot * SLOT : slot * SLOT + 200] = torn
         assert board.read().feature == "first"
 
 
+def test_a_reader_never_meets_half_a_note(file: IO[bytes]) -> None:
+    code = (
+        "import sys\n"
+        "from pipeline.execute.board import Board, Note\n"
+        "board, number = Board(int(sys.argv[1])), 0\n"
+        "while True:\n"
+        "    number += 1\n"
+        "    board.write(Note(str(number), (str(number),) * (number % 50), 0.0, 0.0))\n"
+    )
+    reader = Board(file.fileno())
+    writer = subprocess.Popen([sys.executable, "-c", code, str(file.fileno())], pass_fds=[file.fileno()])
+    try:
+        last, until = 0, time.monotonic() + 60
+        while last < 20_000 and time.monotonic() < until:
+            note = reader.read()
+            number = int(note.feature or 0)
+            assert note.sample_ids == (str(number),) * (number % 50)
+            last = max(last, number)
+    finally:
+        writer.kill()
+        writer.wait()
+    assert last >= 20_000
+
+
 def test_ids_that_have_no_room_are_refused(file: IO[bytes]) -> None:
     board = Board(file.fileno())
-    with pytest.raises(ValueError, match=r"batch of 20 samples: got \d+ bytes of ids, allowed: 16777216"):
+    with pytest.raises(ValueError, match=r"batch of 20 samples: got \d+ bytes of ids, allowed: less than 16777216"):
         board.write(Note("f", ("x" * 1_000_000,) * 20, 0.0, 0.0))
     assert board.read() == Note()
 

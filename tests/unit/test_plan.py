@@ -201,26 +201,27 @@ def test_a_shard_is_closed_before_its_media_grow_too_large() -> None:
 
 
 def test_samples_without_pictures_make_larger_shards_unless_a_number_is_asked_for() -> None:
-    names = [f"s{i}" for i in range(600)]
+    names = [f"s{i}" for i in range(9_600)]
     want = Wanted(
         chain=None,  # type: ignore[arg-type]
         recipe=RECIPES[0],
-        content=np.zeros((600, 16), dtype=np.uint8),
-        present=np.ones(600, dtype=bool),
+        content=np.zeros((9_600, 16), dtype=np.uint8),
+        present=np.ones(9_600, dtype=bool),
     )
-    samples = sample_table(names, [None] * 600)
+    samples = sample_table(names, [None] * 9_600)
     sounds = samples
     for place, column in enumerate(samples.schema):
         if column.name.startswith(("image_", "video_")):
-            sounds = sounds.set_column(place, column, pa.nulls(600, column.type))
+            sounds = sounds.set_column(place, column, pa.nulls(9_600, column.type))
 
     def shards(table: pa.Table, asked: int | None) -> list[int]:
         plan = make_plan(None, table, {"f": want}, shard_samples=asked)
         return np.bincount(plan.samples["shard"].to_numpy()).tolist()
 
-    assert shards(sounds, None) == [512, 88]
-    assert shards(samples, None) == [64] * 9 + [24]
-    assert shards(sounds, 100) == shards(samples, 100) == [100] * 6
+    assert shards(sounds, None) == [300] * 32
+    assert shards(sounds.slice(0, 640), None) == [64] * 10, "every worker has some"
+    assert shards(samples, None) == [64] * 150
+    assert shards(sounds, 100) == shards(samples, 100) == [100] * 96
 
 
 def test_shards_are_cut_by_seconds_and_pixels_too() -> None:
