@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import pickle
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +42,15 @@ DEATHS = 5
 """How many workers may die under a shard. Samples do not kill workers (``pipeline.execute.guard``); people do."""
 
 
+WORKERS_MISSING_SECONDS = 60.0
+"""How long there may be no worker at all: one that starts takes some seconds."""
+NOBODY_LEFT = (
+    f"no worker process has been there for {WORKERS_MISSING_SECONDS:g} s: killed from outside while they started, or "
+    "the machine ran out of memory; nothing was published, finished shards are kept; cure: run again, with fewer "
+    "engine.workers or more memory"
+)
+
+
 class Cluster:
     """Runs work on a Dask client, a bounded number of pieces in flight."""
 
@@ -51,26 +62,57 @@ class Cluster:
         self.decode_threads = decode_threads
         self.client, self._folder, self._resources = client, Path(guard.folder), dict(resources)
         self._window = workers * IN_FLIGHT_PER_WORKER
+        self._local: LocalCluster | None = client.cluster if isinstance(client.cluster, LocalCluster) else None
 
     def map(self, function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
         """Apply ``function`` to each piece of ``work``; results come in order of completion."""
         pieces = iter(work)
         submitted = {self._submit(function, piece): piece for piece in itertools.islice(pieces, self._window)}
         running = as_completed(list(submitted), with_results=False)
-        for future in running:
-            piece = submitted.pop(future)
-            try:
-                result: Result = future.result()
-            except KilledWorker as error:
-                raise RunFailedError(_died(piece)) from error
-            finally:
-                future.release()
-            following = next(pieces, None)
-            if following is not None:
-                added = self._submit(function, following)
-                submitted[added] = following
-                running.add(added)
-            yield result
+        with self._watched(submitted):
+            for future in running:
+                piece = submitted.pop(future)
+                try:
+                    result: Result = future.result()
+                except KilledWorker as error:
+                    raise RunFailedError(_died(piece)) from error
+                except CancelledError as error:
+                    raise RunFailedError(NOBODY_LEFT) from error
+                finally:
+                    future.release()
+                following = next(pieces, None)
+                if following is not None:
+                    added = self._submit(function, following)
+                    submitted[added] = following
+                    running.add(added)
+                yield result
+
+    @contextmanager
+    def _watched(self, submitted: Mapping[Any, Any]) -> Iterator[None]:
+        """Cancel what is in flight when no worker is left: Dask would wait for one for ever.
+
+        Dask starts a worker that dies again, but not one that dies while it starts. Workers of a cluster that is not
+        ours may come at any time.
+        """
+        over = threading.Event()
+
+        def look(scheduler: Any) -> None:
+            missing = 0.0
+            while not over.wait(WORKERS_MISSING_SECONDS / 10):
+                missing = 0.0 if scheduler.workers else missing + WORKERS_MISSING_SECONDS / 10
+                if missing >= WORKERS_MISSING_SECONDS:
+                    self.client.cancel(list(submitted))
+
+        if self._local is None:
+            yield
+            return
+        watcher = threading.Thread(target=look, args=[self._local.scheduler], name="gristmill-workers", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
     def _submit(self, function: Callable[[Work], Result], piece: Work) -> Any:
         content = pickle.dumps(piece)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from features.errors import RunFailedError
 from pipeline.catalog.models import Engine as Settings
+from pipeline.execute import cluster
 from pipeline.execute.engine import open_engine
 
 SCRIPT = Path(__file__).with_name("kill.py")
@@ -41,6 +43,7 @@ class Piece:
 def die(piece: Piece) -> int:
     """Kill the worker that does this piece, if it is the seventh."""
     if piece.shard == 7:
+        time.sleep(1)  # Dask has seen it start
         os.kill(os.getpid(), signal.SIGKILL)
     return piece.shard
 
@@ -55,3 +58,17 @@ def test_a_shard_that_always_kills_its_worker_is_named() -> None:
         ),
     ):
         list(engine.map(die, [poison]))
+
+
+def test_a_run_without_any_worker_left_ends_with_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "WORKERS_MISSING_SECONDS", 2.0)
+    pieces = [Piece(number, dict.fromkeys("ab")) for number in range(3)]
+    with open_engine(Settings(workers=1, device="cpu"), "cpu", Path(__file__).parent) as engine:
+        assert isinstance(engine, cluster.Cluster)
+        results = engine.map(die, pieces)
+        assert next(results) in range(3)
+        assert engine.client.cluster is not None
+        engine.client.cluster.scale(0)
+        time.sleep(1)
+        with pytest.raises(RunFailedError, match="no worker process has been there for 60 s"):
+            list(engine.map(die, pieces))
