@@ -112,19 +112,18 @@ def repeated(film_path: Path, path: Path, times: int) -> None:
     """Write ``film_path`` ``times`` over, one after the other, without coding it again."""
     import av
 
+    with av.open(str(film_path)) as one:
+        packets = sum(packet.dts is not None for packet in one.demux(audio=0))
+        length = packets * Fraction(1024, 16_000)  # AAC: the next turn begins when the last packet's samples end
     with av.open(str(path), "w") as out:
         with av.open(str(film_path)) as first:
             streams = {stream.index: out.add_stream_from_template(stream) for stream in first.streams}
-            length = {
-                stream.index: round(Fraction(first.duration, av.time_base) / stream.time_base)  # type: ignore[operator]
-                for stream in first.streams
-            }
         for turn in range(times):
             with av.open(str(film_path)) as one:
                 for packet in one.demux():
                     if packet.dts is None:
                         continue
-                    packet.pts = packet.pts + turn * length[packet.stream.index]
-                    packet.dts = packet.dts + turn * length[packet.stream.index]
+                    later = round(turn * length / Fraction(packet.time_base))
+                    packet.pts, packet.dts = packet.pts + later, packet.dts + later
                     packet.stream = streams[packet.stream.index]
                     out.mux(packet)
