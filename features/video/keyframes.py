@@ -73,12 +73,13 @@ class _Selection:
 class Selector:
     """The keyframes of one video, chunk by chunk: how the frames are cut into chunks changes nothing.
 
-    Memory: one picture for each shot (at most ``max_keyframes``, or ``cluster.MOST``) and 1.2 seconds more.
+    Memory: 1.2 seconds of pictures and, with ``pictures``, one for each shot (at most ``max_keyframes``); of "cluster"
+    at most ``cluster.MOST``.
     """
 
-    def __init__(self, options: _Selection) -> None:
+    def __init__(self, options: _Selection, *, pictures: bool = True) -> None:
         gap_ns, interval_ns = seconds_to_ns(options.min_gap), seconds_to_ns(options.interval)
-        self._options = options
+        self._options, self._pictures = options, pictures
         self._finder: ShotFinder | SpacedFinder
         if options.method in ("content", "cluster"):
             self._finder = ShotFinder(options, gap_ns, interval_ns if options.method == "cluster" else None)
@@ -107,6 +108,7 @@ class Selector:
             if self._options.method == "cluster":
                 self._clusters.add(shot)
             else:
+                shot.keyframe = shot.keyframe.kept(pixels=self._pictures)
                 self._shots.append(shot)
                 self._limit()
 
@@ -139,7 +141,7 @@ class _ImageSink:
 
 class _ScoreSink:
     def __init__(self, options: KeyframeScores) -> None:
-        self._selector = Selector(options)
+        self._selector = Selector(options, pictures=False)
         self._dim = options.dim
 
     def push(self, frames: VideoClip) -> None:

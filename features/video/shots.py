@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -82,6 +82,10 @@ class Frame:
         """Let go of the chunk that the frame came in."""
         if not self.owned:
             self.pixels, self.owned = self.pixels.copy(), True
+
+    def kept(self, *, pixels: bool) -> Frame:
+        """The same figures without what frames are compared by and, unless ``pixels``, without the picture."""
+        return replace(self, pixels=self.pixels if pixels else _LET_GO, thumbnail=_LET_GO, sketch=None)
 
 
 @dataclass(eq=False, kw_only=True, slots=True)

@@ -297,6 +297,23 @@ def test_memory_is_a_frame_a_shot_and_those_of_a_second() -> None:
     assert len(selector.finish()) == 3
 
 
+@pytest.mark.parametrize("method", ["content", "uniform"])
+def test_scores_of_a_long_video_hold_no_pictures(method: str) -> None:
+    options = KeyframeScores(method=method, interval=0.5, min_gap=0.0)  # type: ignore[arg-type]
+    sink = options.open(CPU)
+    clips = [_clip(_scene(k, 15), first_ns=k * 15 * FRAME_NS) for k in range(12)]
+    for clip in clips:
+        sink.push(clip)
+    kept = [shot.keyframe for shot in sink._selector._shots]
+    assert len(kept) >= 10
+    assert sum(frame.pixels.nbytes + frame.thumbnail.nbytes for frame in kept) == 0
+    assert all(frame.sketch is None for frame in kept)
+    pixels = np.concatenate([clip.pixels for clip in clips])
+    (whole,) = options([_clip(pixels)], CPU)
+    assert np.array_equal(sink.finish().values, whole.values)
+    assert len(_images(_clip(pixels), Keyframes(method=method, interval=0.5, min_gap=0.0))) == len(whole)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
