@@ -77,7 +77,7 @@ class Cluster:
                 except KilledWorker as error:
                     raise RunFailedError(_died(piece)) from error
                 except CancelledError as error:
-                    raise RunFailedError(NOBODY_LEFT) from error
+                    raise RunFailedError(f"shard {piece.shard} waits: {NOBODY_LEFT}") from error
                 finally:
                     future.release()
                 following = next(pieces, None)
@@ -98,10 +98,11 @@ class Cluster:
 
         def look(scheduler: Any) -> None:
             missing = 0.0
-            while not over.wait(WORKERS_MISSING_SECONDS / 10):
+            while not over.wait(WORKERS_MISSING_SECONDS / 10) and self.client.status == "running":
                 missing = 0.0 if scheduler.workers else missing + WORKERS_MISSING_SECONDS / 10
                 if missing >= WORKERS_MISSING_SECONDS:
                     self.client.cancel(list(submitted))
+                    return
 
         if self._local is None:
             yield

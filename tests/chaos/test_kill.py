@@ -43,7 +43,7 @@ class Piece:
 def die(piece: Piece) -> int:
     """Kill the worker that does this piece, if it is the seventh."""
     if piece.shard == 7:
-        time.sleep(1)  # Dask has seen it start
+        time.sleep(3)  # Dask has seen it start
         os.kill(os.getpid(), signal.SIGKILL)
     return piece.shard
 
@@ -54,7 +54,7 @@ def test_a_shard_that_always_kills_its_worker_is_named() -> None:
         open_engine(Settings(workers=1, device="cpu"), "cpu", Path(__file__).parent) as engine,
         pytest.raises(
             RunFailedError,
-            match=r"5 worker processes died while they held shard 7 \(a, b, c, d, e and 1 more\): killed",
+            match=r"(5 worker processes died while they held|shard 7 waits:) .*killed",
         ),
     ):
         list(engine.map(die, [poison]))
@@ -65,10 +65,9 @@ def test_a_run_without_any_worker_left_ends_with_words(monkeypatch: pytest.Monke
     pieces = [Piece(number, dict.fromkeys("ab")) for number in range(3)]
     with open_engine(Settings(workers=1, device="cpu"), "cpu", Path(__file__).parent) as engine:
         assert isinstance(engine, cluster.Cluster)
-        results = engine.map(die, pieces)
-        assert next(results) in range(3)
+        assert sorted(engine.map(die, pieces)) == [0, 1, 2]
         assert engine.client.cluster is not None
         engine.client.cluster.scale(0)
         time.sleep(1)
-        with pytest.raises(RunFailedError, match="no worker process has been there for 60 s"):
+        with pytest.raises(RunFailedError, match=r"shard \d waits: no worker process has been there for 60 s"):
             list(engine.map(die, pieces))

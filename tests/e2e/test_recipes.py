@@ -49,8 +49,8 @@ def test_recipe(name: str, corpus: DemoCorpus, tmp_path: Path) -> None:
     text = (RECIPES / f"{name}.yaml").read_text()
     (root,) = re.findall(r"root: \./(\w+)", text)
     made(corpus, tmp_path, root)
-    short = re.sub(r"seeds: \d+", "seeds: 1\n      epochs: 2", text)
-    assert short != text
+    short = re.sub(r"seeds: \d+", "seeds: 1\n      epochs: 2", re.sub(r" +epochs: \d+\n", "", text))
+    assert short.count("epochs: 2\n") == 1
     (tmp_path / "data_catalog.yaml").write_text(short)
     catalog = load_catalog(tmp_path / "data_catalog.yaml")
     (dataset,) = catalog.datasets

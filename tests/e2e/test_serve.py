@@ -11,27 +11,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-import numpy as np
-import psutil
 import pytest
 
 from flows.recover import last_run, missed
 from pipeline.catalog import load_catalog
-from pipeline.plan import COMPUTED
-from pipeline.run import plan_dataset, published, run_dataset
+from pipeline.run import published, run_dataset
 from pipeline.store import DatasetStore
 
 if TYPE_CHECKING:
     from conftest import World
 
-PICTURES = 20
+GRISTMILL = """
+import signal
+from flows.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and what it starts, ignores it
+main()
+"""
 PATIENCE = 480.0  # of a crowded machine; a run that fails ends the wait at once
 
 
@@ -66,7 +66,9 @@ class Server:
         environment.pop("PREFECT_API_URL", None)
         self.log = world.folder / "serve.log"
         command = [
-            str(Path(sys.executable).with_name("gristmill")),
+            sys.executable,
+            "-c",
+            GRISTMILL,
             "serve",
             "--catalog",
             str(world.catalog),
@@ -155,90 +157,6 @@ def test_a_schedule_fires_and_artifacts_are_seen(world: World, served: Callable[
     with pytest.raises(URLError):
         urlopen(f"{server.api}/health", timeout=2)
     assert "next run" in server.log.read_text()
-
-
-def slow_steps(world: World) -> Path:
-    """A feature that takes a second and a half a picture, and tells in a file which pictures it was computed of."""
-    told = world.folder / "computed"
-    world.edit(
-        world.steps,
-        "        return [\n            FeatureSequence.from_rows(scale(image",
-        f"""\
-        import time
-        for image in batch:
-            time.sleep(1.5)
-            with open({str(told)!r}, "a") as out:
-                out.write(str(image.pixels.sum()) + "\\n")
-        return [
-            FeatureSequence.from_rows(scale(image""",
-    )
-    world.edit(world.catalog, "kind: serial, workers: 1", "kind: dask, workers: 2")
-    world.edit(world.catalog, "shard_samples: 4", "shard_samples: 2")
-    for number in range(PICTURES):
-        world.add(number)
-    return told
-
-
-def workers_of(server: Server) -> list[psutil.Process]:
-    """The processes that compute: the children of Dask's workers."""
-    found = []
-    for process in psutil.Process(server.process.pid).children(recursive=True):
-        with suppress(psutil.Error):
-            if "pipeline.execute.child" in process.cmdline():
-                found.append(process)
-    return found
-
-
-def test_a_night_is_cancelled_within_seconds_and_a_killed_one_goes_on(
-    world: World, served: Callable[[], Server]
-) -> None:
-    told = slow_steps(world)
-    schedule(world, "0 2 * * *")
-    server = served()
-
-    def computed() -> list[str]:
-        return told.read_text().splitlines() if told.exists() else []
-
-    def start() -> str:
-        (nightly,) = wait_for(lambda: [each for each in server.ask("deployments/filter") or [] if each["schedules"]])
-        run: dict[str, Any] = server.ask(f"deployments/{nightly['id']}/create_flow_run", state={"type": "SCHEDULED"})
-        return str(run["id"])
-
-    def left() -> int:
-        """Pictures that the next run would compute."""
-        planned = plan_dataset(load_catalog(world.catalog), "grain").planned
-        return int(np.isin(planned.features["brightness"].status, COMPUTED).sum())
-
-    cancelled = start()
-    wait_for(lambda: len(computed()) >= 5)  # two workers, two pictures a shard: one shard is finished
-    workers = workers_of(server)
-    assert len(workers) == 2
-    begun = time.monotonic()
-    server.ask(f"flow_runs/{cancelled}/set_state", state={"type": "CANCELLING"})
-    wait_for(lambda: not any(process.is_running() for process in workers))
-    assert time.monotonic() - begun < 20
-    assert [run["id"] for run in wait_for(lambda: server.runs("Cancelled"))] == [cancelled]
-    kept = left()
-    assert 0 < kept <= PICTURES - 2
-
-    killed, before = start(), len(computed())
-    wait_for(lambda: len(computed()) > before)
-    workers = workers_of(server)
-    server.stop(signal.SIGKILL)
-    wait_for(lambda: not any(process.is_running() for process in workers))
-    assert 0 < left() <= kept
-    kept, before = left(), len(computed())
-    server = served()
-    assert [run["id"] for run in wait_for(lambda: server.runs("Crashed"))] == [killed]
-    start()
-    wait_for(lambda: server.runs("Completed"))
-    assert len(computed()) - before == kept, "what finished shards hold was not computed again"
-
-    catalog = load_catalog(world.catalog)
-    found = published(catalog, "grain").read("brightness")
-    world.edit(world.catalog, "store: ./store", "store: ./undisturbed")
-    run_dataset(load_catalog(world.catalog), "grain", engine="serial")
-    assert found.equals(published(load_catalog(world.catalog), "grain").read("brightness"))
 
 
 def test_missed_nights_are_known_by_the_last_run(world: World) -> None:
