@@ -308,7 +308,7 @@ def _assign_shards(
     fresh = np.flatnonzero(shards < 0)
     new = samples.take(pa.array(fresh))
     ids, measured = new["sample_id"].to_pylist(), shard_shares(new, extents)
-    shares = (measured if shard_samples else np.maximum(measured, least_shares(new))).tolist()
+    shares = (np.maximum(measured, least_shares(new)) if shard_samples is None else measured).tolist()
     order = sorted(range(len(fresh)), key=lambda i: hashlib.blake2b(ids[i].encode(), digest_size=8).digest())
     count, held = 0, 0.0
     for index in order:

@@ -7,6 +7,7 @@ that a process left half written is no note, and the one before it counts.
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import struct
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 SLOT = 16 << 20
 """Bytes of a slot: room for the ids of a batch. The file is sparse, what is not written takes no memory."""
 _HEAD = struct.Struct("<II")
-_FIXED = struct.Struct("<QddI")
+_FIXED = struct.Struct("<Qdd")
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,8 @@ class Board:
     def write(self, note: Note) -> None:
         """Leave a note. Raises ``ValueError`` for more ids than a slot has room for."""
         number = self._number + 1
-        feature = note.feature.encode()
-        names = "\0".join(note.sample_ids).encode("utf-8", "surrogatepass")
-        content = _FIXED.pack(number, note.begun, note.used, len(feature)) + feature + names
+        names = json.dumps([note.feature, note.sample_ids]).encode()  # ids may hold any character
+        content = _FIXED.pack(number, note.begun, note.used) + names
         if _HEAD.size + len(content) > SLOT:
             count = len(note.sample_ids)
             raise ValueError(f"batch of {count} samples: got {len(names)} bytes of ids, allowed: less than {SLOT}")
@@ -71,10 +71,9 @@ class Board:
         content = self._memory[at + _HEAD.size : at + _HEAD.size + min(length, SLOT - _HEAD.size)]
         if not length or zlib.crc32(content) != checksum:
             return 0, Note()
-        number, begun, used, size = _FIXED.unpack_from(content)
-        feature, names = content[_FIXED.size : _FIXED.size + size], content[_FIXED.size + size :]
-        ids = tuple(names.decode("utf-8", "surrogatepass").split("\0")) if names else ()
-        return number, Note(feature.decode(), ids, begun, used)
+        number, begun, used = _FIXED.unpack_from(content)
+        feature, sample_ids = json.loads(content[_FIXED.size :])
+        return number, Note(feature, tuple(sample_ids), begun, used)
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -40,8 +40,6 @@ LEAST_MEMORY = 1 << 30
 """Of one worker: its libraries alone take half of that."""
 DEATHS = 5
 """How many workers may die under a shard. Samples do not kill workers (``pipeline.execute.guard``); people do."""
-
-
 WORKERS_MISSING_SECONDS = 60.0
 """How long there may be no worker at all: one that starts takes some seconds."""
 NOBODY_LEFT = (
@@ -49,6 +47,7 @@ NOBODY_LEFT = (
     "the machine ran out of memory; nothing was published, finished shards are kept; cure: run again, with fewer "
     "engine.workers or more memory"
 )
+CANCELLED = "nothing was published, finished shards are kept; cure: see that the scheduler is there, then run again"
 
 
 class Cluster:
@@ -69,7 +68,7 @@ class Cluster:
         pieces = iter(work)
         submitted = {self._submit(function, piece): piece for piece in itertools.islice(pieces, self._window)}
         running = as_completed(list(submitted), with_results=False)
-        with self._watched(submitted):
+        with self._watched(submitted) as nobody:
             for future in running:
                 piece = submitted.pop(future)
                 try:
@@ -77,7 +76,8 @@ class Cluster:
                 except KilledWorker as error:
                     raise RunFailedError(_died(piece)) from error
                 except CancelledError as error:
-                    raise RunFailedError(f"shard {piece.shard} waits: {NOBODY_LEFT}") from error
+                    why = f"waits: {NOBODY_LEFT}" if nobody.is_set() else f"was cancelled ({error}); {CANCELLED}"
+                    raise RunFailedError(f"shard {piece.shard} {why}") from error
                 finally:
                     future.release()
                 following = next(pieces, None)
@@ -88,29 +88,30 @@ class Cluster:
                 yield result
 
     @contextmanager
-    def _watched(self, submitted: Mapping[Any, Any]) -> Iterator[None]:
-        """Cancel what is in flight when no worker is left: Dask would wait for one for ever.
+    def _watched(self, submitted: Mapping[Any, Any]) -> Iterator[threading.Event]:
+        """Cancel what is in flight, and set the event, when no worker is left: Dask would wait for one for ever.
 
         Dask starts a worker that dies again, but not one that dies while it starts. Workers of a cluster that is not
         ours may come at any time.
         """
-        over = threading.Event()
+        over, nobody = threading.Event(), threading.Event()
 
         def look(scheduler: Any) -> None:
             missing = 0.0
             while not over.wait(WORKERS_MISSING_SECONDS / 10) and self.client.status == "running":
                 missing = 0.0 if scheduler.workers else missing + WORKERS_MISSING_SECONDS / 10
                 if missing >= WORKERS_MISSING_SECONDS:
+                    nobody.set()
                     self.client.cancel(list(submitted))
                     return
 
         if self._local is None:
-            yield
+            yield nobody
             return
         watcher = threading.Thread(target=look, args=[self._local.scheduler], name="gristmill-workers", daemon=True)
         watcher.start()
         try:
-            yield
+            yield nobody
         finally:
             over.set()
             watcher.join()

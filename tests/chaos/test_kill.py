@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from distributed import Future
 
 from features.errors import RunFailedError
 from pipeline.catalog.models import Engine as Settings
@@ -42,6 +44,8 @@ class Piece:
 
 def die(piece: Piece) -> int:
     """Kill the worker that does this piece, if it is the seventh."""
+    if piece.shard == 9:
+        time.sleep(60)  # until it is cancelled
     if piece.shard == 7:
         time.sleep(3)  # Dask has seen it start
         os.kill(os.getpid(), signal.SIGKILL)
@@ -71,3 +75,18 @@ def test_a_run_without_any_worker_left_ends_with_words(monkeypatch: pytest.Monke
         time.sleep(1)
         with pytest.raises(RunFailedError, match=r"shard \d waits: no worker process has been there for 60 s"):
             list(engine.map(die, pieces))
+
+
+def test_what_somebody_cancels_ends_with_other_words() -> None:
+    with open_engine(Settings(workers=1, device="cpu"), "cpu", Path(__file__).parent) as engine:
+        assert isinstance(engine, cluster.Cluster)
+        client = engine.client
+
+        def cancel() -> None:
+            client.cancel([Future(key, client) for key in list(client.futures)])
+
+        timer = threading.Timer(2, cancel)
+        timer.start()
+        with pytest.raises(RunFailedError, match=r"shard 9 was cancelled \(.*\); nothing was published"):
+            list(engine.map(die, [Piece(9, dict.fromkeys("ab"))]))
+        timer.join()

@@ -32,6 +32,7 @@ def test_the_last_note_counts_and_names_of_any_alphabet_come_back(file: IO[bytes
     notes = [
         Note("flow", ("a", "b"), 1.5, 0.25),
         Note("", ("été/\udcff",), 2.0, 0.0),
+        Note("", ("a\0b", "", "c\n"), 2.0, 0.0),
         Note("cnn", tuple(f"s{i}" for i in range(5_000)), 3.0, 1.0),
         Note(),
     ]

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from features.audio.mfcc import Mfcc
-from features.base import FrameRequest
+from features.base import FrameRequest, run_video
 from features.image.cnn import Cnn
 from features.time import ALWAYS
 from features.types import FeatureSequence, Stream, Text, TextSegment, VideoClip
@@ -240,7 +240,7 @@ class Beside:
         return FeatureSequence.from_rows(np.array([[len(self.text.plain), self.count]], np.float32), [ALWAYS])
 
     def __call__(self, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
-        raise NotImplementedError
+        return run_video(self, batch, device)
 
 
 @pytest.mark.parametrize("threads", [0, 2])
