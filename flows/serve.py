@@ -19,6 +19,7 @@ from urllib.request import urlopen
 import psutil
 from prefect.client.orchestration import get_client
 from prefect.runner import Runner
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from features.errors import GristmillError
 from flows.artifacts import REPORTS_URL
@@ -50,8 +51,11 @@ def prefect_server(port: int) -> Iterator[str]:
     )
     try:
         _wait_for(url, process)
-        os.environ["PREFECT_API_URL"] = url
-        yield url
+        os.environ["PREFECT_API_URL"] = url  # for the processes of flow runs
+        # And for this one, whose settings were read before: or Prefect starts another server here, on the same
+        # database, which hears nothing of what happens at this one, such as that a run is cancelled.
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield url
     finally:
         os.environ.pop("PREFECT_API_URL", None)
         process.send_signal(signal.SIGINT)

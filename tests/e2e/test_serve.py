@@ -11,11 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
+from uuid import uuid4
 
+import psutil
 import pytest
 
 from flows.recover import last_run, missed
@@ -26,6 +30,7 @@ from pipeline.store import DatasetStore
 if TYPE_CHECKING:
     from conftest import World
 
+PICTURES = 40
 GRISTMILL = """
 import signal
 from flows.cli import main
@@ -157,6 +162,93 @@ def test_a_schedule_fires_and_artifacts_are_seen(world: World, served: Callable[
     with pytest.raises(URLError):
         urlopen(f"{server.api}/health", timeout=2)
     assert "next run" in server.log.read_text()
+
+
+def slow_steps(world: World) -> Path:
+    """A feature that takes a second and a half a picture, and tells in a file which pictures it was computed of."""
+    told = world.folder / "computed"
+    world.edit(
+        world.steps,
+        "        return [\n            FeatureSequence.from_rows(scale(image",
+        f"""\
+        import time
+        for image in batch:
+            time.sleep(1.5)
+            with open({str(told)!r}, "a") as out:
+                out.write(str(image.pixels.sum()) + "\\n")
+        return [
+            FeatureSequence.from_rows(scale(image""",
+    )
+    world.edit(world.catalog, "kind: serial, workers: 1", "kind: dask, workers: 2")
+    world.edit(world.catalog, "shard_samples: 4", "shard_samples: 2")
+    for number in range(PICTURES):
+        world.add(number)
+    return told
+
+
+def workers_of(server: Server) -> list[psutil.Process]:
+    """The processes that compute: the children of Dask's workers."""
+    found = []
+    for process in psutil.Process(server.process.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            if "pipeline.execute.child" in process.cmdline():
+                found.append(process)
+    return found
+
+
+def test_a_night_is_cancelled_within_seconds_and_a_killed_one_goes_on(
+    world: World, served: Callable[[], Server]
+) -> None:
+    told = slow_steps(world)
+    schedule(world, "0 2 * * *")
+    server = served()
+
+    def computed() -> list[str]:
+        return told.read_text().splitlines() if told.exists() else []
+
+    def start() -> str:
+        (nightly,) = wait_for(lambda: [each for each in server.ask("deployments/filter") or [] if each["schedules"]])
+        asked = {
+            "state": {"type": "SCHEDULED"},
+            "idempotency_key": str(uuid4()),
+        }  # one run, however often it is asked for
+        run = wait_for(lambda: server.ask(f"deployments/{nightly['id']}/create_flow_run", **asked))
+        return str(run["id"])
+
+    def finished() -> int:
+        """Pictures in shards that were finished and not published yet."""
+        return 2 * len(list((world.folder / "store/grain/_ledger").glob("*.json")))
+
+    cancelled = start()
+    wait_for(lambda: len(computed()) >= 5)  # two workers, two pictures a shard: one shard is finished
+    workers = workers_of(server)
+    assert len(workers) == 2
+    begun = time.monotonic()
+    server.ask(f"flow_runs/{cancelled}/set_state", state={"type": "CANCELLING"})
+    wait_for(lambda: not any(process.is_running() for process in workers))
+    assert time.monotonic() - begun < 20
+    assert [run["id"] for run in wait_for(lambda: server.runs("Cancelled"))] == [cancelled]
+    kept = finished()
+    assert 2 <= kept < PICTURES, "it was stopped before its end, and what it finished is kept"
+
+    killed, before = start(), len(computed())
+    wait_for(lambda: len(computed()) >= before + 5)
+    workers = workers_of(server)
+    server.stop(signal.SIGKILL)
+    wait_for(lambda: not any(process.is_running() for process in workers))
+    assert kept < finished() < PICTURES
+    kept, before = finished(), len(computed())
+    server = served()
+    assert [run["id"] for run in wait_for(lambda: server.runs("Crashed"))] == [killed]
+    start()
+    wait_for(lambda: server.runs("Completed"))
+    assert len(computed()) - before == PICTURES - kept, "what finished shards hold was not computed again"
+
+    catalog = load_catalog(world.catalog)
+    found = published(catalog, "grain").read("brightness")
+    world.edit(world.catalog, "store: ./store", "store: ./undisturbed")
+    run_dataset(load_catalog(world.catalog), "grain", engine="serial")
+    assert found.equals(published(load_catalog(world.catalog), "grain").read("brightness"))
 
 
 def test_missed_nights_are_known_by_the_last_run(world: World) -> None:
