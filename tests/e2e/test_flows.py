@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ import pytest
 
 from features.errors import RunFailedError
 from pipeline.catalog import load_catalog
-from pipeline.run import STAGES, published
+from pipeline.events import SILENT
+from pipeline.run import STAGES, published, run_dataset
 
 if TYPE_CHECKING:
     from conftest import World
@@ -63,3 +65,29 @@ def test_a_red_data_set_fails_the_flow(world: World) -> None:
         (world.media / "day" / f"s{i:02d}.png").write_bytes(b"nothing")
     with pytest.raises(RunFailedError, match=r"grain: datasets\.grain: 5 of 12 samples failed"):
         nightly(world.catalog)
+
+
+@pytest.mark.usefixtures("server")
+def test_of_two_at_once_the_second_says_so_and_stops(world: World) -> None:
+    from flows.nightly import nightly
+
+    catalog = load_catalog(world.catalog)
+    refused: list[str] = []
+
+    class Meanwhile(type(SILENT)):  # type: ignore[misc]
+        """While the first one extracts, the second one is started."""
+
+        def started(self, stage: str, total: int | None, unit: str) -> None:
+            if stage == "extract":
+                with pytest.raises(RunFailedError) as caught:
+                    nightly(world.catalog)
+                refused.append(str(caught.value))
+
+    first = run_dataset(catalog, "grain", events=Meanwhile())
+    assert first.published
+    assert first.computed == 24
+    (words,) = refused
+    assert f"pid {os.getpid()}" in words
+    assert published(catalog, "grain").version == first.snapshot, "the second one published nothing"
+    (after,) = nightly(world.catalog)
+    assert after.computed == 0
