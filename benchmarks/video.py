@@ -221,6 +221,7 @@ def flow(rounds: int) -> None:
         "farneback, raw call": lambda a, b: cv2.calcOpticalFlowFarneback(a, b, None, 0.5, 4, 15, 3, 5, 1.1, 0),
     }
     presets = {"ultrafast": 0, "fast": 1, "medium": 2}
+    methods["dis balanced"] = flow_field
     for preset, number in presets.items():
         raw = cv2.DISOpticalFlow.create(number)
         methods[f"dis {preset}"] = lambda a, b, preset=preset: flow_field(a, b, preset=preset)  # type: ignore[misc]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from features.errors import Reason, SampleError
 
 Method: TypeAlias = Literal["dis", "farneback", "raft"]
-Preset: TypeAlias = Literal["ultrafast", "fast", "medium"]
+Preset: TypeAlias = Literal["ultrafast", "fast", "balanced", "medium"]
 Luma: TypeAlias = npt.NDArray[np.uint8]
 Field: TypeAlias = npt.NDArray[np.float32]
 Estimate: TypeAlias = Callable[[Luma, Luma], Field]
@@ -51,9 +51,15 @@ def estimator(method: Method, preset: Preset) -> Estimate:
     presets = {
         "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
         "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+        "balanced": cv2.DISOPTICAL_FLOW_PRESET_FAST,
         "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
     }
     search = cv2.DISOpticalFlow.create(presets[preset])
+    if preset == "balanced":
+        search.setFinestScale(1)
+        search.setPatchStride(6)
+        search.setGradientDescentIterations(12)
+        search.setVariationalRefinementIterations(0)
 
     def dis(previous: Luma, current: Luma) -> Field:
         return np.asarray(search.calc(previous, current, nothing), dtype=np.float32)
@@ -62,13 +68,14 @@ def estimator(method: Method, preset: Preset) -> Estimate:
 
 
 def flow_field(
-    previous: Luma, current: Luma, *, method: Literal["dis", "farneback"] = "dis", preset: Preset = "fast"
+    previous: Luma, current: Luma, *, method: Literal["dis", "farneback"] = "dis", preset: Preset = "balanced"
 ) -> Field:
     """Return where each pixel of ``previous`` went: float32 ``[H, W, 2]``, pixels right and pixels down.
 
     ``previous`` and ``current`` are luma, uint8 ``[H, W]``, both sides at least 32. ``method`` "dis" is dense inverse
-    search (Kroeger et al. 2016) with OpenCV's ``preset``; "farneback" is polynomial expansion (Farnebäck 2003). Needs
-    no weights; for RAFT see ``features.video.raft``.
+    search (Kroeger et al. 2016) with a ``preset`` of OpenCV's, or "balanced": searched down to half the resolution
+    (finest scale 1) on a wider grid of patches (stride 6), 12 descents, no variational refinement. "farneback" is
+    polynomial expansion (Farnebäck 2003). Needs no weights; for RAFT see ``features.video.raft``.
 
     Raises ``ValueError`` for unknown options and frames that are not luma of one size, and
     ``SampleError(unsupported_format)`` for smaller ones (OpenCV's dense inverse search crashes on narrow strips).

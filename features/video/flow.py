@@ -47,7 +47,7 @@ class _Options:
     numerics: ClassVar = _Numerics()
 
     method: Method = "dis"
-    preset: Preset = "fast"
+    preset: Preset = "balanced"
     model: Model = "raft_small"
     weights: str = "DEFAULT"
     iterations: int = 12
@@ -230,11 +230,11 @@ class Flow(_Options):
     """Motion between successive frames: speeds, directions, camera motion and what remains of it, confidence.
 
     ``rate``: frames a second that are compared (chosen by timestamp when the video is decoded; frames that are pushed
-    are all used). ``short_side``: working size in pixels. ``method``: "dis" (dense inverse search, Kroeger et al. 2016,
-    with OpenCV's ``preset``: "fast" is some five times as fast as the next, "ultrafast" eleven; both err far less at
-    large motion), "farneback" (Farnebäck 2003) or "raft" (torchvision's ``model``; ``weights``: "DEFAULT", one of
-    torchvision's names, or ``file:PATH`` of a state_dict; ``iterations`` of its update; runs on the device, the others
-    on the CPU). ``bins``: directions in the histogram.
+    are all used). ``short_side``: working size in pixels. ``method``: "dis" (dense inverse search, Kroeger et al. 2016;
+    ``preset``: OpenCV's "ultrafast", "fast" or "medium", or "balanced", which is as exact on films as the next method
+    and nine times as fast), "farneback" (Farnebäck 2003) or "raft" (torchvision's ``model``; ``weights``: "DEFAULT",
+    one of torchvision's names, or ``file:PATH`` of a state_dict; ``iterations`` of its update; runs on the device, the
+    others on the CPU). ``bins``: directions in the histogram.
 
     One row for each pair of successive frames, over ``[start of the first, start of the second)``; fewer than two
     frames give no row. Columns are ``columns``, then shares of speeds, then of directions: see

@@ -51,7 +51,7 @@ def _row(picture: np.ndarray, dx: float, dy: float, **options: str) -> np.ndarra
     return rows.values[0]
 
 
-@pytest.mark.parametrize("preset", ["ultrafast", "fast", "medium"])
+@pytest.mark.parametrize("preset", ["ultrafast", "fast", "balanced", "medium"])
 @pytest.mark.parametrize("shift", [*SMALL, *LARGE])
 @pytest.mark.parametrize("kind", ["photograph", "texture"])
 def test_global_motion_within_a_tenth_of_a_pixel(

@@ -147,7 +147,7 @@ def test_speed_depends_on_neither_rate_nor_resolution() -> None:
         ),
         ({"method": "raft", "short_side": 100}, "short_side: got 100, allowed: >= 128"),
         ({"iterations": 0}, "iterations: got 0, allowed: >= 1"),
-        ({"preset": "slow"}, "preset: got 'slow', allowed: 'ultrafast', 'fast', 'medium'"),
+        ({"preset": "slow"}, "preset: got 'slow', allowed: 'ultrafast', 'fast', 'balanced', 'medium'"),
         ({"rate": 0.0}, "rate: got 0.0, allowed: > 0 and finite"),
         ({"rate": float("inf")}, "rate: got inf"),
         ({"short_side": 31}, "short_side: got 31, allowed: >= 32"),
@@ -178,7 +178,7 @@ def test_narrow_strips_are_refused_before_opencv_crashes() -> None:
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (32, 90), (32, 700), (700, 32), (33, 63), (45, 64)])
-@pytest.mark.parametrize("preset", ["ultrafast", "fast", "medium"])
+@pytest.mark.parametrize("preset", ["ultrafast", "fast", "balanced", "medium"])
 def test_smallest_frames(shape: tuple[int, int], preset: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
     assert np.isfinite(flow_field(pixels[0], pixels[1], preset=preset)).all()
