@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.base import FrameSelector
-from features.errors import StoreError
+from features.errors import SampleError, StoreError
 from features.types import Image
 from pipeline.catalog import Catalog
+from pipeline.events import SILENT, Events
 from pipeline.media.source import Source
 from pipeline.media.video import Failure, FrameChunk, decode
 from pipeline.report.moving import selector_of
@@ -35,25 +38,32 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Kept:
-    """Where the pictures lie, and how many there are. ``size`` in bytes."""
+    """Where the pictures lie, and how many there are. ``size`` in bytes; ``missed``: sample id -> why it has none."""
 
     path: str
     samples: int
     pictures: int
     size: int
+    missed: dict[str, str]
 
 
 def keep_pictures(
-    catalog: Catalog, dataset: str, feature: str, *, which: str | int | None = None, quality: int = 90
+    catalog: Catalog,
+    dataset: str,
+    feature: str,
+    *,
+    which: str | int | None = None,
+    quality: int = 90,
+    events: Events = SILENT,
 ) -> Kept:
     """Write the frames that ``feature`` chose of each sample to ``_pictures/<feature>/<version>.parquet``.
 
     The frames are chosen again from the media, one sample after the other; a picture has the times of the stored row
-    that was made of it. The file appears whole or not at all, and replaces an earlier one of the same snapshot. ``gc``
-    leaves it alone. Memory: the pictures of the snapshot, as JPEG.
+    that was made of it. A sample whose file is gone, or no longer gives the frames whose rows are stored, has no
+    pictures and is told. The file appears whole or not at all, replaces an earlier one of the same snapshot, and goes
+    with it in ``gc``. Memory: the pictures of one sample; the file is made in the folder for temporary files.
 
-    Raises ``StoreError`` when the feature chooses no frames, is not in the snapshot, or a file no longer gives the
-    frames whose rows are stored.
+    Raises ``StoreError`` when the feature chooses no frames, is not in the snapshot, or no sample has any picture.
     """
     chosen = catalog.dataset(dataset)
     chain = chosen.features.get(feature)
@@ -70,25 +80,42 @@ def keep_pictures(
     stored = snapshot.read(feature, ["sample_id", "view", "start_ns"]).to_pylist()
     first = min((row["view"] for row in stored), default=0)
     rows = {row["sample_id"]: row["start_ns"] for row in stored if row["view"] == first}
-    pictures, sink = 0, pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, SCHEMA, compression="none") as writer:
-        for sample in snapshot.samples.to_pylist():
-            if sample["sample_id"] not in rows:
-                continue
-            images = _selected(selector, sample)
-            times = [image.span.start_ns for image in images]
-            if times != rows[sample["sample_id"]]:
-                raise StoreError(
-                    f"{sample['video_uri']}: gives other frames than those whose rows are in snapshot "
-                    f"{snapshot.version}: {len(times)} and {len(rows[sample['sample_id']])}; the file or the options "
-                    f"have changed; cure: gristmill run {dataset}"
-                )
-            pictures += len(images)
-            writer.write_table(pa.Table.from_pylist(list(_jpegs(sample["sample_id"], images, quality)), SCHEMA))
-    content = sink.getvalue()
+    samples = [sample for sample in snapshot.samples.to_pylist() if sample["sample_id"] in rows]
     path = f"_pictures/{feature}/{snapshot.version:06d}.parquet"
-    store.write_bytes(path, content)
-    return Kept(store.path(path), len(rows), pictures, content.size)
+    pictures, missed = 0, dict[str, str]()
+    events.started("pictures", len(samples), "samples")
+    with tempfile.TemporaryDirectory(prefix="gristmill-pictures-") as folder:
+        made = Path(folder) / "pictures.parquet"
+        with pq.ParquetWriter(made, SCHEMA, compression="none") as writer:
+            for sample in samples:
+                sample_id = sample["sample_id"]
+                try:
+                    images = _chosen(selector, sample, rows[sample_id])
+                    kept = list(_jpegs(sample_id, images, quality))
+                except (SampleError, StoreError) as error:
+                    missed[sample_id] = str(error)
+                else:
+                    pictures += len(kept)
+                    writer.write_table(pa.Table.from_pylist(kept, SCHEMA))
+                events.advanced("pictures")
+        events.finished("pictures", f"{pictures} of {len(samples) - len(missed)} samples")
+        if samples and len(missed) == len(samples):
+            raise StoreError(f"{dataset}: no sample has pictures; the first: {next(iter(missed.values()))}")
+        with pa.memory_map(str(made)) as content:
+            store.write_bytes(path, content.read_buffer())
+        size = made.stat().st_size
+    return Kept(store.path(path), len(rows) - len(missed), pictures, size, missed)
+
+
+def _chosen(selector: FrameSelector, sample: dict[str, Any], starts: list[int]) -> list[Image]:
+    """The frames of a sample. Raises ``StoreError`` where they are not those whose rows are stored."""
+    images = _selected(selector, sample)
+    if [image.span.start_ns for image in images] != starts:
+        raise StoreError(
+            f"{sample['video_uri']}: gives other frames than those whose rows are stored: {len(images)} and "
+            f"{len(starts)}; the file or the options have changed; cure: gristmill run"
+        )
+    return images
 
 
 def _selected(selector: FrameSelector, sample: dict[str, Any]) -> list[Image]:

@@ -9,6 +9,7 @@ import typer
 
 from pipeline.cli.app import (
     DEFAULT_CATALOG,
+    QUARANTINED,
     CatalogOption,
     DatasetArgument,
     JsonOption,
@@ -130,19 +131,28 @@ def pictures(
 ) -> None:
     """Keep the pictures of keyframes in the store, as JPEG in one Parquet file a snapshot.
 
+    Exit code 3: some samples have none, because their files are gone or have changed; which ones is told.
+
     Example: gristmill pictures clips scenes
     """
     from pipeline.catalog import load_catalog
     from pipeline.catalog.steps import importable
+    from pipeline.console import drawing
     from pipeline.keep import keep_pictures
 
     loaded = load_catalog(catalog)
-    with importable(loaded.folder):
-        kept = keep_pictures(loaded, dataset, feature, which=snapshot, quality=quality)
+    with importable(loaded.folder), drawing(console(error=True)) as events:
+        kept = keep_pictures(loaded, dataset, feature, which=snapshot, quality=quality, events=events)
     if as_json:
-        emit({"path": kept.path, "samples": kept.samples, "pictures": kept.pictures, "bytes": kept.size})
+        found = {"path": kept.path, "samples": kept.samples, "pictures": kept.pictures, "bytes": kept.size}
+        emit(found | {"missed": kept.missed})
     else:
-        console().print(f"{kept.pictures} pictures of {kept.samples} samples, {kept.size / 1e6:.1f} MB: {kept.path}")
+        out = console()
+        out.print(f"{kept.pictures} pictures of {kept.samples} samples, {kept.size / 1e6:.1f} MB: {kept.path}")
+        for sample_id, why in kept.missed.items():
+            out.print(f"no pictures of {sample_id}: {why}", markup=False)
+    if kept.missed:
+        raise typer.Exit(QUARANTINED)
 
 
 @app.command()

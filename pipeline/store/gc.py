@@ -33,6 +33,7 @@ ROWS = "shard files of removed snapshots"
 TABLES = "tables of samples and quarantine of removed snapshots"
 FITTED = "fitted state of removed snapshots"
 MODELS = "models trained on removed snapshots"
+PICTURES = "pictures kept of removed snapshots"
 LEDGER = "ledger entries that are old or of no use"
 UNPUBLISHED = "files of runs that ended without publishing"
 
@@ -117,8 +118,8 @@ def _collect(
         doomed = [version for version in doomed if version not in spared]
     for version in doomed:
         found.drop(store.at(version))
-    removed_models = {*doomed, *marked} - kept
-    files = list(found.unneeded(removed_models, ledger_age))
+    gone = {*doomed, *marked} - kept
+    files = list(found.unneeded(gone, ledger_age))
     if not dry_run:
         _remove(store, lease, files, events)
     totals: Counter[str] = Counter()
@@ -186,11 +187,11 @@ class _Listing:
         """Whether every file of a snapshot is there."""
         return _needs(snapshot) <= self._sizes.keys()
 
-    def unneeded(self, removed_models: set[int], ledger_age: timedelta) -> Iterator[_File]:
+    def unneeded(self, gone: set[int], ledger_age: timedelta) -> Iterator[_File]:
         """Every file that can go."""
         resumed = self._resumed(ledger_age)
         for path, size in sorted(self._sizes.items()):
-            kind = self._kind(path, removed_models, resumed)
+            kind = self._kind(path, gone, resumed)
             if kind is not None:
                 yield _File(path, size, kind)
 
@@ -216,7 +217,7 @@ class _Listing:
         modified: datetime = self._store.fs.modified(self._store.path(path))
         return datetime.now(UTC) - modified > age
 
-    def _kind(self, path: str, removed_models: set[int], resumed: set[str]) -> str | None:
+    def _kind(self, path: str, gone: set[int], resumed: set[str]) -> str | None:
         """Why a file can go; ``None``: it stays."""
         if path in self._needed or path in resumed or path in self.resumable:
             return None
@@ -231,7 +232,10 @@ class _Listing:
             return LEDGER
         if folder == "_models":
             version = name.partition("-")[0]
-            return MODELS if version.isdigit() and int(version) in removed_models else None
+            return MODELS if version.isdigit() and int(version) in gone else None
+        if folder == "_pictures":
+            version = posixpath.basename(name).partition(".")[0]
+            return PICTURES if version.isdigit() and int(version) in gone else None
         if name.rpartition("/")[2].startswith(".") and name.endswith(".part") and self._is_older(path, _LEFTOVER_AGE):
             return UNPUBLISHED
         return None

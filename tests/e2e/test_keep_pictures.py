@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from pipeline.catalog import load_catalog
 from pipeline.cli import app
 from pipeline.keep import SCHEMA, keep_pictures
 from pipeline.run import published, run_dataset
+from pipeline.store import DatasetStore
+from pipeline.store.gc import collect
 
 pytestmark = pytest.mark.e2e
 
@@ -82,5 +85,29 @@ def test_what_cannot_be_kept_is_refused(catalog: Path) -> None:
     with pytest.raises(StoreError, match=r"'video.flow' chooses no frames, allowed: video.keyframes"):
         keep_pictures(loaded, "films", "video.flow")
     film(catalog.parent / "clips/two.mp4", ["flower.jpg", "china.jpg"])
-    with pytest.raises(StoreError, match=r"two.mp4: gives other frames .*: 2 and 1; .*; cure: gristmill run films"):
+    kept = keep_pictures(loaded, "films", "video.keyframes")
+    assert (kept.samples, kept.pictures) == (1, 2), "the other sample has its pictures"
+    assert list(kept.missed) == ["two"]
+    assert re.search(r"two.mp4: gives other frames .*: 2 and 1; .*; cure: gristmill run", kept.missed["two"])
+    (catalog.parent / "clips/two.mp4").unlink()
+    done = CliRunner().invoke(app, ["pictures", "films", "video.keyframes", "--catalog", str(catalog)])
+    assert done.exit_code == 3
+    assert "2 pictures of 1 samples" in done.output
+    assert "no pictures of two: " in done.output
+    (catalog.parent / "clips/one.mp4").write_bytes(b"no film")
+    with pytest.raises(StoreError, match=r"films: no sample has pictures; the first: .*one\.mp4"):
         keep_pictures(loaded, "films", "video.keyframes")
+
+
+def test_pictures_go_with_their_snapshot(catalog: Path) -> None:
+    loaded = load_catalog(catalog)
+    kept = []
+    for names in (["china.jpg"], ["flower.jpg"]):
+        for film_name in ("one", "two"):
+            film(catalog.parent / f"clips/{film_name}.mp4", names)
+        run_dataset(loaded, "films", engine="serial")
+        kept.append(Path(keep_pictures(loaded, "films", "video.keyframes").path))
+    assert all(path.exists() for path in kept)
+    collected = collect(DatasetStore(loaded.store, "films"), keep=1)
+    assert collected.freed["pictures kept of removed snapshots"].files >= 1
+    assert [path.exists() for path in kept] == [False, True]
