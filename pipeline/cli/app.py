@@ -112,7 +112,10 @@ def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
     """Take the options that come before every command."""
-    # main() reads --debug: it handles the errors
+    del debug  # main() reads it: it handles the errors
+    from pipeline.arrow import spare_pandas
+
+    spare_pandas()
 
 
 def console(*, error: bool = False) -> Any:

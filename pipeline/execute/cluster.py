@@ -18,6 +18,7 @@ from distributed import Client, KilledWorker, LocalCluster, Security, as_complet
 from distributed.system import MEMORY_LIMIT
 
 from features.errors import GristmillError, RunFailedError
+from pipeline.arrow import spare_pandas
 from pipeline.catalog.models import Engine as Settings
 from pipeline.catalog.steps import importable
 from pipeline.execute.engine import Piece, Result, Work, cores
@@ -118,7 +119,8 @@ class Cluster:
 
     def _submit(self, function: Callable[[Work], Result], piece: Work) -> Any:
         content = pickle.dumps(piece)
-        return self.client.submit(_run, function, content, self._folder, pure=False, resources=self._resources)
+        ours = self._local is not None
+        return self.client.submit(_run, function, content, self._folder, ours, pure=False, resources=self._resources)
 
 
 def _died(piece: Piece) -> str:
@@ -131,8 +133,13 @@ def _died(piece: Piece) -> str:
     )
 
 
-def _run(function: Callable[[Work], Result], pickled: bytes, folder: Path) -> Result:
-    """Run one piece of work in a worker. It may hold steps of the user's own, imported from ``folder``."""
+def _run(function: Callable[[Work], Result], pickled: bytes, folder: Path, ours: bool) -> Result:
+    """Run one piece of work in a worker. It may hold steps of the user's own, imported from ``folder``.
+
+    ``ours``: nobody else uses the worker.
+    """
+    if ours:
+        spare_pandas()
     with importable(folder):
         piece: Work = pickle.loads(pickled)  # noqa: S301  # made by this run's driver, never read from disk
         return function(piece)
