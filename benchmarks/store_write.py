@@ -25,7 +25,7 @@ from features.types import FeatureSequence
 from pipeline.execute.task import write_file
 from pipeline.store import DatasetStore
 from pipeline.store.shard import Row, rows_to_table, write_shard
-from pipeline.store.snapshot import file_digest
+from pipeline.store.shard_file import file_digest
 
 SHAPES = {
     "vectors 64 x 1,280": (64, 1, 1_280),

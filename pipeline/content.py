@@ -16,6 +16,7 @@ from features.types import Stream
 from pipeline.events import SILENT, Events
 from pipeline.keys import digest, digest_rows
 from pipeline.media.source import Source
+from pipeline.store import DatasetStore
 from pipeline.store.shard import DIGEST_BYTES
 
 CACHE_SCHEMA = pa.schema(
@@ -77,6 +78,29 @@ def stream_digests(
     rows = np.flatnonzero(present.to_numpy(zero_copy_only=False))
     digests[rows] = fixed_binary(known["digest"])[of_sample[rows]]
     return digests, known
+
+
+def read_digests(
+    samples: pa.Table,
+    streams: Iterable[Stream],
+    store: DatasetStore,
+    *,
+    verify: bool = False,
+    events: Events = SILENT,
+) -> dict[Stream, Digests]:
+    """The digests of several streams; what is read is remembered in the store. ``verify`` reads every file again."""
+    found: dict[Stream, Digests] = {}
+    shared = None  # a video file may be its own sound: it is read once
+    for stream in sorted(streams):
+        cache = store.read_cache(f"content-{stream}", CACHE_SCHEMA)
+        found[stream], known = stream_digests(
+            samples, stream, cache, shared=shared if stream == "video" else None, verify=verify, events=events
+        )
+        if not known.equals(cache):
+            store.write_cache(f"content-{stream}", known)
+        if stream == "audio":
+            shared = known
+    return found
 
 
 def _same_files(known: pa.Table, files: pa.Table) -> bool:

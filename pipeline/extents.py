@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +14,7 @@ from features.time import NS_PER_SECOND
 from features.types import STREAMS, Stream
 from pipeline.media.extent import Extent, read_extent
 from pipeline.media.source import Source
+from pipeline.store import DatasetStore
 
 SHARD_BYTES = 64 << 20
 """A shard is closed before its samples hold more than this: of bytes ..."""
@@ -56,6 +57,17 @@ def stream_extents(samples: pa.Table, stream: Stream, cache: pa.Table) -> pa.Tab
     extents = [extent for extent in found if extent is not None]
     columns |= {"ns": [extent.ns for extent in extents], "pixels": [extent.pixels for extent in extents]}
     return pa.table(columns, schema=SCHEMA)
+
+
+def read_extents(samples: pa.Table, streams: Iterable[Stream], store: DatasetStore) -> dict[Stream, pa.Table]:
+    """The extents of several streams; what is read is remembered in the store. Nothing for no samples."""
+    found: dict[Stream, pa.Table] = {}
+    for stream in streams if len(samples) else ():
+        cache = store.read_cache(f"extent-{stream}", SCHEMA)
+        found[stream] = stream_extents(samples, stream, cache)
+        if not found[stream].equals(cache):
+            store.write_cache(f"extent-{stream}", found[stream])
+    return found
 
 
 def shard_shares(samples: pa.Table, extents: Mapping[Stream, pa.Table]) -> npt.NDArray[np.float64]:

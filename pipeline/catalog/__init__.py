@@ -1,7 +1,8 @@
 """The catalog: read strictly, checked whole, built into data sets that are ready to be worked on."""
 
 from pipeline.catalog.align_models import Align
-from pipeline.catalog.load import Catalog, DataSet, load_catalog
+from pipeline.catalog.data_set import Catalog, DataSet
+from pipeline.catalog.load import load_catalog
 from pipeline.catalog.models import (
     Columns,
     CsvSource,

@@ -8,113 +8,30 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from features.errors import CatalogError
 from features.registry import AUGMENT, EXTRACTORS, PREPARE
 from features.types import Stream
 from pipeline.catalog.align_checks import align_problems, unknown_policies
-from pipeline.catalog.align_models import Align, Clock, Durations, Estimate, Grid, Intervals, PolicySpec, SignalSpec
-from pipeline.catalog.models import (
-    SOURCES,
-    CatalogFile,
-    Columns,
-    DataSetFile,
-    Engine,
-    FeatureSpec,
-    Fit,
-    ManifestSource,
-    Report,
-    Schedule,
-    Source,
-    Splits,
-)
+from pipeline.catalog.align_models import Align
+from pipeline.catalog.data_set import Catalog, DataSet
+from pipeline.catalog.models import CatalogFile, DataSetFile, FeatureSpec, ManifestSource, Source
 from pipeline.catalog.problems import Place, Problem, did_you_mean, faults, file_problem, listed, shown
+from pipeline.catalog.shape import key_problem
 from pipeline.catalog.steps import StepFaultError, build_step
-from pipeline.catalog.train_models import Encoder, TargetSpec, Train
 from pipeline.catalog.yaml_lines import Document
 from pipeline.chain import Chain, ChainError
 from pipeline.store.shard import ALIGNED_PREFIX, VIEWS_PREFIX
 
 _CURE = "cure: `gristmill init DIR` writes one"
 _SCHEMES = "a folder, or a URL such as s3://bucket/prefix"
-_MODELS: dict[str, type[BaseModel]] = {
-    "engine": Engine,
-    "columns": Columns,
-    "splits": Splits,
-    "align": Align,
-    "intervals": Intervals,
-    "durations": Durations,
-    "estimate": Estimate,
-    "fit": Fit,
-    "train": Train,
-    "report": Report,
-    "schedule": Schedule,
-}
 _M = TypeVar("_M")
 _SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSet:
-    """One data set, ready to be worked on: paths resolved, features built.
-
-    ``root`` is an absolute path (symbolic links resolved) or a URL; ``excluded`` names folders below it that hold no
-    samples (the store, where it lies inside).
-    """
-
-    name: str
-    root: str
-    source: Source
-    splits: Splits
-    features: dict[str, Chain]
-    """By name; a feature with views has another one beside it, ``views.<name>``."""
-    align: Align | None
-    train: Train
-    max_failed: float
-    shard_samples: int | None
-    fit: Fit = field(default_factory=Fit)
-    report: Report = field(default_factory=Report)
-    schedule: Schedule | None = None
-    excluded: tuple[str, ...] = ()
-    view_splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """``views.<name>`` -> the splits whose samples get views."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Catalog:
-    """A whole catalog. ``store`` is an absolute path or a URL, ``metrics`` an absolute path.
-
-    A user's own steps (``module:Class``) are importable from ``folder``; a process that unpickles them needs it on its
-    path too (``importable``).
-    """
-
-    path: Path
-    store: str
-    engine: Engine
-    datasets: dict[str, DataSet] = field(default_factory=dict)
-    metrics: Path | None = None
-    on_failure: tuple[str, ...] = ()
-
-    @property
-    def folder(self) -> Path:
-        """The folder that the catalog lies in."""
-        return self.path.parent
-
-    def dataset(self, name: str) -> DataSet:
-        """Return the data set called ``name``. Raises ``CatalogError``."""
-        found = self.datasets.get(name)
-        if found is None:
-            near = did_you_mean(name, self.datasets)
-            message = f"{self.path.name}: no data set {name!r}; allowed: {listed(self.datasets)}{near}"
-            raise CatalogError([message])
-        return found
 
 
 def load_catalog(path: Path) -> Catalog:
@@ -206,7 +123,7 @@ class _Loader:
         except ValidationError as error:
             others: list[ErrorDetails] = []
             for detail in error.errors(include_url=False):
-                message = _key_problem(detail)
+                message = key_problem(detail)
                 if message is None:
                     others.append(detail)
                 else:
@@ -432,48 +349,3 @@ def _quietly(model: type[_M] | TypeAdapter[_M], data: Any) -> _M | None:
         return adapter.validate_json(json.dumps(data))
     except ValidationError:
         return None
-
-
-def _key_problem(detail: ErrorDetails) -> str | None:
-    """The message for a key that is missing or unknown, or ``None`` when the finding is of another kind."""
-    loc = detail["loc"]
-    match detail["type"]:
-        case "missing":
-            key = str(loc[-1])
-            return f"{key!r} is missing: {_fields(_model_at(loc[:-1]))[key].description}"
-        case "extra_forbidden":
-            key, allowed = str(loc[-1]), _fields(_model_at(loc[:-1]))
-            return f"unknown key {key!r}; allowed: {listed(allowed)}{did_you_mean(key, allowed)}"
-        case "union_tag_not_found":
-            return f"'kind' is missing; allowed: {listed(SOURCES)}"
-        case "union_tag_invalid":
-            kind = str(detail["ctx"]["tag"])
-            return f"kind: got {kind!r}, allowed: {listed(SOURCES)}{did_you_mean(kind, SOURCES)}"
-    return None
-
-
-def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The fields of a model under the names that they have in the catalog."""
-    return {field.alias or name: field for name, field in model.model_fields.items()}
-
-
-def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model of the mapping at a pydantic location."""
-    names = [str(part) for part in loc]
-    if not names:
-        return CatalogFile
-    if names[0] == "datasets" and len(names) == 2:
-        return DataSetFile
-    if names[-2:-1] == ["features"]:
-        return FeatureSpec
-    if names[-2:-1] == ["encoders"]:
-        return Encoder
-    if names[-2:-1] == ["targets"]:
-        return TargetSpec
-    if names[-2:-1] == ["source"]:
-        return SOURCES[names[-1]]
-    if names[-2:-1] == ["clocks"]:
-        return Clock
-    if names[-1] == "mapping":  # the member of a union that is a mapping
-        return Grid if names[-2] == "grid" else SignalSpec if "from" in names else PolicySpec
-    return _MODELS[names[-1]]

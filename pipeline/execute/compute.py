@@ -6,12 +6,11 @@ read from or written to the store here; what comes out is told to a ``Watch``, r
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,69 +28,16 @@ from features.base import (
 from features.errors import Reason, SampleError
 from features.types import FeatureSequence, Stream
 from pipeline.execute.decode import Broken, Decoded, Wants, Whole, ahead
+from pipeline.execute.failure import device_is_full, failure_of
+from pipeline.execute.watch import Tally, Watch
 from pipeline.execute.work import FeatureWork, SampleWork, ShardWork
 from pipeline.media.video import FrameChunk, Notice
-from pipeline.record import Spent
 from pipeline.state import bind
-from pipeline.store.quarantine import Failure
 
 if TYPE_CHECKING:
     import torch
 
 DEFAULT_BATCH = 16
-
-
-class Watch(Protocol):
-    """Who is told what happens, as it happens."""
-
-    def begin(self, feature: str, sample_ids: Sequence[str]) -> None:
-        """These samples are being decoded (``feature`` is empty) or computed; inside what was begun before."""
-        ...
-
-    def end(self) -> None:
-        """What was begun last is over."""
-        ...
-
-    def row(self, feature: str, sample_id: str, view: int, sequence: FeatureSequence) -> None:
-        """A row is finished."""
-        ...
-
-    def failed(self, failure: Failure) -> None:
-        """A sample failed in one feature, in all its views."""
-        ...
-
-
-@dataclass
-class Tally:
-    """What the work cost, and what people must be told."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Stage -> seconds of one worker."""
-    spent: dict[str, Spent] = field(default_factory=dict)
-    """``decode <stream>``, ``extract <feature>`` -> samples or rows, and their seconds."""
-    notices: list[str] = field(default_factory=list)
-    words: dict[str, WordCounts] = field(default_factory=dict)
-    """Feature -> words that its rows were made from, and those among them that it does not know."""
-    flags: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Feature -> sample id -> what its prepare steps say of a medium that they let pass."""
-
-    def add(self, stage: str, what: str, seconds: float, count: int = 0) -> None:
-        """Count the cost of a part of the work."""
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        self.spent.setdefault(f"{stage} {what}", Spent()).__iadd__(Spent(count=count, seconds=seconds))
-
-    def __iadd__(self, other: Tally) -> Tally:
-        """Take in what another part of the same work cost."""
-        for stage, seconds in other.seconds.items():
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        for part, spent in other.spent.items():
-            self.spent.setdefault(part, Spent()).__iadd__(spent)
-        self.notices += other.notices
-        for feature, words in other.words.items():
-            self.words.setdefault(feature, WordCounts()).__iadd__(words)
-        for feature, flags in other.flags.items():
-            self.flags.setdefault(feature, {}).update(flags)
-        return self
 
 
 def compute(work: ShardWork, watch: Watch) -> Tally:
@@ -196,7 +142,7 @@ class _Feature:
 
         Where the device's memory is full no sample is to blame while the batch can be smaller; it stays smaller.
         """
-        full = _device_is_full(error)
+        full = device_is_full(error)
         if full:
             self.job.free_device()
         if len(ids) == 1 and not (full and len(batch) > 1):
@@ -389,40 +335,3 @@ class _Job:
         for feature in self.features.values():
             feature.flush()
             self.tally.add("extract", feature.name, 0.0, len(feature.work.compute))
-
-
-def failure_of(error: Exception, work: ShardWork, feature: FeatureWork, sample_id: str, stage: str) -> Failure:
-    """The quarantine row of a sample that failed in one feature."""
-    expected = isinstance(error, SampleError)
-    return Failure(
-        sample_id=sample_id,
-        feature=feature.chain.name,
-        stage=stage,
-        reason=_reason_of(error).value,
-        message=error.message if isinstance(error, SampleError) else f"{type(error).__name__}: {error}",
-        traceback="" if expected else "".join(traceback.format_exception(error)),
-        content=feature.compute[sample_id],
-        recipe=feature.recipe,
-        run_id=work.run_id,
-    )
-
-
-def _reason_of(error: Exception) -> Reason:
-    if isinstance(error, SampleError):
-        return error.reason
-    return Reason.OUT_OF_MEMORY if _is_out_of_memory(error) else Reason.EXTRACTOR_ERROR
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; torch and OpenCV say so in words and codes of their own."""
-    if isinstance(error, MemoryError) or _device_is_full(error):
-        return True
-    words = ("can't allocate memory", "not enough memory", "Insufficient memory", "Cannot allocate memory")
-    speaks = isinstance(error, (RuntimeError, OSError)) or type(error).__module__ == "cv2"
-    return speaks and any(word in str(error) for word in words)
-
-
-def _device_is_full(error: Exception) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError)

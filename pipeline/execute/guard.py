@@ -27,7 +27,8 @@ import psutil
 from features.errors import Reason, RunFailedError, SampleError
 from features.types import FeatureSequence
 from pipeline.execute.board import Board, Note
-from pipeline.execute.compute import Tally, failure_of
+from pipeline.execute.failure import failure_of
+from pipeline.execute.watch import Tally
 from pipeline.execute.work import Guard, ShardWork
 from pipeline.store.quarantine import Failure
 

@@ -8,15 +8,16 @@ that no entry and no snapshot names are never read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, partial
 from typing import Any, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.execute.engine import Engine, Piece
 from pipeline.execute.work import ShardReport
 from pipeline.keys import digest_json
-from pipeline.store import DatasetStore
+from pipeline.store import ALIGNED_PREFIX, DatasetStore
 
 W = TypeVar("W", bound="Work")
 
@@ -24,7 +25,7 @@ FOLDER = "_ledger"
 _ENTRY = TypeAdapter(ShardReport)
 
 
-class Work(Protocol):
+class Work(Piece, Protocol):
     """Work on one shard that can be entered in the ledger."""
 
     @property
@@ -109,3 +110,45 @@ class Ledger:
 
     def _path(self, name: str) -> str:
         return self._store.path(FOLDER, f"{name}.json")
+
+
+class Progress:
+    """The work of one run: what an earlier, unpublished run finished is taken from the ledger, the rest is done."""
+
+    def __init__(self, store: DatasetStore) -> None:
+        self._ledger = Ledger(store)
+        self._entries: dict[str, bool] = {}
+        self.resumed = 0
+        """Rows that were taken from the ledger, aligned ones not counted."""
+
+    def reports(self, engine: Engine, function: Callable[[W], ShardReport], work: Iterable[W]) -> Iterator[ShardReport]:
+        """The report of every piece of work, as it is finished."""
+        finished: list[ShardReport] = []
+
+        def todo() -> Iterator[W]:
+            for piece in work:
+                found = self._ledger.find(entry_name(piece))
+                if found is None:
+                    yield piece
+                else:
+                    finished.append(found)
+
+        for report in engine.map(partial(recorded, function), todo()):
+            yield self._enter(report)
+            yield from self._resume(finished)
+        yield from self._resume(finished)
+
+    def forget(self, *, failed: bool = False) -> None:
+        """Clear the ledger of this run's work; of that in which samples ``failed`` only, so that it is tried again."""
+        self._ledger.clear(name for name, has_failures in self._entries.items() if has_failures or not failed)
+
+    def _resume(self, finished: list[ShardReport]) -> Iterator[ShardReport]:
+        while finished:
+            report = finished.pop()
+            counted = (rows for name, rows in report.computed.items() if not name.startswith(ALIGNED_PREFIX))
+            self.resumed += sum(counted)
+            yield self._enter(report)
+
+    def _enter(self, report: ShardReport) -> ShardReport:
+        self._entries[report.entry] = bool(report.failures)
+        return report

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from pipeline.content import fixed_binary
 from pipeline.keys import digest, explain
 from pipeline.store.shard import sequence_at
-from pipeline.store.snapshot import ShardFile, Snapshot
+from pipeline.store.shard_file import ShardFile
+from pipeline.store.snapshot import Snapshot
 
 _KEYS = ("sample_id", "view", "split", "label", "content", "recipe")
 _SEQUENCE = ("start_ns", "end_ns", "valid", "values")

@@ -19,9 +19,10 @@ from typing import Any
 
 from features.errors import StoreError
 from pipeline.events import SILENT, Events
+from pipeline.store.dataset import REMOVED, DatasetStore
 from pipeline.store.lease import Lease, acquire
 from pipeline.store.releases import releases
-from pipeline.store.snapshot import REMOVED, DatasetStore, Snapshot
+from pipeline.store.snapshot import Snapshot
 
 KEEP = 10
 LEDGER_DAYS = 7.0

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.store.dataset import DatasetStore
 from pipeline.store.releases import releases
-from pipeline.store.snapshot import DatasetStore
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from features.errors import StoreError
 from pipeline.events import SILENT, Events
+from pipeline.store.dataset import DatasetStore
 from pipeline.store.files import Stamped
-from pipeline.store.snapshot import DatasetStore
 
 FILE = "_lease.json"
 BEAT_SECONDS = 10.0

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from features.errors import StoreError
-from pipeline.store.snapshot import DatasetStore, Snapshot
+from pipeline.store.dataset import DatasetStore
+from pipeline.store.snapshot import Snapshot
 
 FOLDER = "_releases"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

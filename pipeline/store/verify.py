@@ -21,7 +21,8 @@ from features.errors import StoreError
 from pipeline.content import fixed_binary
 from pipeline.events import SILENT, Events
 from pipeline.store.shard import ALIGNED_PREFIX, ALIGNED_SCHEMA, METADATA_KEY, ROW_SCHEMA, table_metadata
-from pipeline.store.snapshot import ShardFile, Snapshot, file_digest
+from pipeline.store.shard_file import ShardFile, file_digest
+from pipeline.store.snapshot import Snapshot
 
 _WORKERS = min(8, os.cpu_count() or 1)
 _KEPT = ("shard", "sample_id", "view", "split", "label", "length", "recipe")

@@ -9,7 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from features.errors import GristmillError
-from pipeline.bench import Bench, Floor, Part, _checks, _work, bench_dataset, read_floors
+from pipeline.bench import Bench, Floor, Part, bench_dataset, read_floors
+from pipeline.bench.choice import choose_work
+from pipeline.bench.floors import hold
 from pipeline.catalog import load_catalog
 from pipeline.cli import app
 from pipeline.events import SILENT
@@ -42,7 +44,7 @@ def test_every_part_of_the_work_is_counted(world: World) -> None:
 def test_what_is_not_fitted_yet_is_named(world: World) -> None:
     text = 'words: {extractor: "' + world.module + ':Words"}'
     world.edit(world.catalog, text, "text.word2vec: {}")
-    work, skipped = _work(load_catalog(world.catalog), "grain", 3, 0, "cpu", str(world.folder), SILENT)
+    work, skipped = choose_work(load_catalog(world.catalog), "grain", 3, 0, "cpu", str(world.folder), SILENT)
     assert skipped == ["text.word2vec: not fitted yet; cure: gristmill run grain, then bench again"]
     assert sum(len(piece.samples) for piece in work) == 3
     assert {feature.chain.name for piece in work for feature in piece.features} == {"brightness"}
@@ -60,7 +62,7 @@ def test_a_missed_floor_is_told_and_is_the_exit_code(world: World, monkeypatch: 
             cores=2,
             parts=[Part(what="decode image", count=2, seconds=3.0, share=1.0)],
             seconds={"all": 1.0},
-            checks=_checks({"scaling": 0.9}, floors),
+            checks=hold({"scaling": 0.9}, floors),
         )
 
     monkeypatch.setattr("pipeline.bench.bench_dataset", measured)

@@ -20,7 +20,6 @@ CPU = torch.device("cpu")
 # Indices of ImageNet's 1,000 classes.
 CATS = range(281, 286)
 PALACES = {663, 698, 832}  # monastery, palace, stupa
-FLOWERS_AND_VISITORS = {309, 985}  # bee, daisy
 ESPRESSO = {504, 550, 967, 968}  # coffee mug, espresso maker, espresso, cup
 ROCKETS = {657, 744, 812}  # missile, projectile, space shuttle
 

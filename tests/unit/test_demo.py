@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from features.errors import GristmillError
-from pipeline import demo
 from pipeline.demo import DemoCorpus, Truth, make_truth, write_corpus
+from pipeline.demo.captions import NEUTRAL_WORDS, WORDS
+from pipeline.demo.truth import FRAME_RATE
+from pipeline.demo.video import mp4
 
 SAMPLES = 24
 
@@ -75,7 +77,7 @@ def test_video_and_audio_last_as_long_as_the_truth_says(corpus: DemoCorpus) -> N
             assert (video.codec_context.name, audio.codec_context.name) == ("h264", "aac")
             assert (video.width, video.height, audio.rate, audio.channels) == (160, 120, 16_000, 1)
             times = [frame.pts * frame.time_base for frame in container.decode(video)]
-        assert times == [n / demo.FRAME_RATE for n in range(truth.frames)]
+        assert times == [n / FRAME_RATE for n in range(truth.frames)]
         assert len(sound(corpus, truth)) == pytest.approx(float(truth.duration) * 16_000, abs=2048)
 
 
@@ -124,8 +126,8 @@ def test_captions_are_timed_within_the_clip_and_use_one_vocabulary(corpus: DemoC
         assert times == sorted(times)
         assert len(times) == 6
         assert times[-1] <= truth.duration
-        words = set(re.findall(r"[a-z]+", text)) - set(demo.NEUTRAL_WORDS)
-        assert words <= set(demo.WORDS[truth.time])
+        words = set(re.findall(r"[a-z]+", text)) - set(NEUTRAL_WORDS)
+        assert words <= set(WORDS[truth.time])
         assert bool(words) == (truth.text != "obscured")
 
 
@@ -135,8 +137,8 @@ def test_no_single_modality_can_tell_all_classes_and_all_together_can() -> None:
         dict.fromkeys(("image", "video", "audio", "text"), 12)
     )
     assert all("clear" in (t.image, t.video) and "clear" in (t.audio, t.text) for t in truths)
-    assert not set(demo.WORDS["day"]) & set(demo.WORDS["night"])
-    assert not set(demo.NEUTRAL_WORDS) & {word for words in demo.WORDS.values() for word in words}
+    assert not set(WORDS["day"]) & set(WORDS["night"])
+    assert not set(NEUTRAL_WORDS) & {word for words in WORDS.values() for word in words}
 
 
 def test_two_samples_have_one_broken_file_each(corpus: DemoCorpus) -> None:
@@ -163,7 +165,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path
 
 def test_encoding_the_same_frames_again_gives_the_same_bytes() -> None:
     for truth in make_truth(12, 0):
-        assert len({demo._video(truth, 0) for _ in range(4)}) == 1
+        assert len({mp4(truth, 0) for _ in range(4)}) == 1
 
 
 def test_a_corpus_that_is_there_is_not_touched(tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_an_interrupted_corpus_is_finished_and_nothing_of_it_stays_unknown(
         return b"1\n"
 
     with monkeypatch.context() as patched:
-        patched.setattr(demo, "_srt", interrupt)
+        patched.setattr("pipeline.demo.corpus.srt", interrupt)
         with pytest.raises(KeyboardInterrupt):
             write_corpus(tmp_path / "cut", samples=8)
     write_corpus(tmp_path / "cut", samples=4)

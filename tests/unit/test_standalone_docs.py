@@ -91,6 +91,17 @@ def test_every_file_that_a_document_names_exists() -> None:
         assert [path for path in named if not (ROOT / path).is_file()] == []
 
 
+def test_the_architecture_lists_every_module_of_the_pipeline() -> None:
+    listing = (DOCS / "architecture.md").read_text().partition("    pipeline/ ")[2].partition("    flows/ ")[0]
+    listed = [name for line in listing.splitlines()[1:] for name in re.split(r" {2,}", line.strip())[0].split()]
+    there = [
+        path.name + "/" if path.is_dir() else path.stem
+        for path in (ROOT / "pipeline").iterdir()
+        if (path.is_dir() and (path / "__init__.py").is_file()) or (path.suffix == ".py" and path.stem != "__init__")
+    ]
+    assert sorted(listed) == sorted(there)
+
+
 def test_the_licence_is_the_one_that_the_project_declares() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License\n                           Version 2.0, January 2004" in text

@@ -1,0 +1,109 @@
+"""The catalog that is proposed: what was found, put together and written as YAML."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.errors import CatalogError
+from features.types import STREAMS
+from pipeline.init.features import feature_lines
+from pipeline.init.files import counted, look
+from pipeline.init.folders import folder_source
+from pipeline.init.manifest import best_manifest, manifest_source
+from pipeline.init.source import scalar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A catalog for ``folder``, and what was found there: ``summary``, one line each, for people."""
+
+    folder: Path
+    name: str
+    summary: tuple[str, ...]
+    source: tuple[str, ...]
+    features: tuple[str, ...]
+    grid: float
+    trainable: bool
+    silent: bool
+    """Some of the videos looked at have no audio track, though the catalog asks for their sound."""
+
+    def text(self, target: Path) -> str:
+        """Return the YAML of a catalog at ``target``: its paths are relative to the folder that it lies in."""
+        here = target.absolute().parent.resolve()
+        store = here / "store"
+        if store.is_relative_to(self.folder):  # what is stored must not be taken for media
+            store = self.folder.parent / f"{self.name}-store"
+        lines = [
+            "# Written by `gristmill init`. Every key is explained in docs/catalog.md; look at the guesses, then try",
+            "# `gristmill plan`, which computes nothing, and `gristmill run`.",
+            "version: 1",
+            f"store: {_relative(store, here)}",
+            "",
+            "datasets:",
+            f"  {scalar(self.name)}:",
+            f"    root: {_relative(self.folder, here)}",
+            *(f"    {line}" for line in self.source),
+            "    features:",
+            *(f"      {line}" for line in self.features),
+            f"    align: {{grid: {self.grid:g}, default: mean}}  # seconds; the same rows for every feature",
+            *(["    train: {methods: [early, late]}  # beside every feature alone"] if self.trainable else []),
+            f"    max_failed: {0.5 if self.silent else 0.1}  # share of samples that may fail; above, a run publishes "
+            + ("nothing (videos without sound fail audio.mfcc)" if self.silent else "nothing"),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def propose(folder: Path) -> Proposal:
+    """Look at ``folder`` and propose a catalog.
+
+    Raises ``CatalogError`` when it is not a folder or holds no media, saying what it does hold.
+    """
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "nothing"
+        raise CatalogError([f"{folder}: got {got}, allowed: a folder with media; cure: check the path"])
+    folder = folder.resolve()
+    found = look(folder)
+    manifest, notes = best_manifest(found)
+    source = manifest_source(manifest, found) if manifest else folder_source(found)
+    features, feature_notes, silent = feature_lines(found, source.streams)
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.name).strip("-._") or "data"
+    kinds = Counter(found.media.values())
+    summary = [
+        f"{folder}: " + ", ".join(f"{kinds[stream]} {stream}" for stream in STREAMS if kinds[stream]) + " files",
+        *([f"not media, by extension: {counted(found.others)}"] if found.others else []),
+        *notes,
+        *source.summary,
+        *feature_notes,
+    ]
+    return Proposal(
+        folder=folder,
+        name=name,
+        summary=tuple(summary),
+        source=source.lines,
+        features=tuple(features),
+        grid=source.grid,
+        trainable=source.labelled,
+        silent=silent,
+    )
+
+
+def write(proposal: Proposal, target: Path, force: bool = False) -> Path:
+    """Write the catalog to ``target``. Raises ``CatalogError`` when there is one already, unless ``force``."""
+    if target.is_dir():
+        raise CatalogError([f"{target}: got a folder, allowed: a file; cure: --catalog {target / 'data_catalog.yaml'}"])
+    if target.exists() and not force:
+        raise CatalogError([f"{target}: exists already and is left as it is; cure: another --catalog, or --force"])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    partial.write_text(proposal.text(target), encoding="utf-8")
+    partial.replace(target)
+    return target
+
+
+def _relative(path: Path, here: Path) -> str:
+    relative = Path(os.path.relpath(path, here)).as_posix()
+    return scalar(relative if relative.startswith(".") else f"./{relative}")
