@@ -32,7 +32,8 @@ def grow(axes: Any, colour: str, label: str, rows: Rows, name: str, per: float =
     axes.plot(x, y, "o-", color=colour, label=label, markersize=4)
     if x[-1] < GOAL * 0.99:
         end = y[-1] + (y[-1] - y[-2]) / (x[-1] - x[-2]) * (GOAL - x[-1])
-        axes.plot([x[-1], GOAL], [y[-1], end], "o:", color=colour, markerfacecolor="white", markersize=5)
+        axes.plot([x[-1], GOAL], [y[-1], end], ":", color=colour)
+        axes.plot([GOAL], [end], "o", color=colour, markerfacecolor="white", markersize=5)
 
 
 def size(found: dict[str, Rows]) -> None:
@@ -90,5 +91,7 @@ if __name__ == "__main__":
     result: dict[str, Rows] = {}
     for path in sys.argv[1:]:
         result |= json.loads(Path(path).read_text().splitlines()[-1])["found"]
-    size(result)
-    workers(result)
+    if {"plan", "log"} <= result.keys():
+        size(result)
+    if {"feed", "busy"} <= result.keys():
+        workers(result)
