@@ -54,6 +54,7 @@ BENCHMARKS = {
     "peers-sounds": Benchmark("peers.py", ("--job", "sounds"), peers=True),
     "plan": Benchmark("plan.py"),
     "publish": Benchmark("publish.py"),
+    "scale": Benchmark("scale.py"),
     "store_write": Benchmark("store_write.py"),
     "text": Benchmark("text.py"),
     "throughput": Benchmark("throughput.py"),
