@@ -28,7 +28,7 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np  # noqa: E402  # after the threads are set
-from harness import emit, in_fresh_process, interleaved, table  # noqa: E402
+from harness import emit, figure, in_fresh_process, interleaved, table  # noqa: E402
 
 FILES, SECONDS, RATE = 240, 3, 16_000
 Job = Callable[[], object]
@@ -69,36 +69,19 @@ def limit(paths: list[Path], out: Path) -> Job:
 def shards(paths: list[Path], out: Path) -> Job:
     """The shard work of a run."""
     import torch
+    from shards import shard_work
 
     from features.audio.mfcc import Mfcc
     from pipeline.chain import Chain
     from pipeline.execute.task import run_shard
-    from pipeline.execute.work import FeatureWork, SampleWork, ShardWork
 
     torch.set_num_threads(1)
     chain = Chain("audio.mfcc", (), Mfcc())
 
     def run() -> None:
         for shard in range(4):
-            part = {path.stem: path for path in paths[shard * 60 : (shard + 1) * 60]}
-            feature = FeatureWork(
-                chain=chain, recipe=bytes(16), state=None, compute=dict.fromkeys(part, bytes(16)), keep=frozenset(),
-                base=None,
-            )  # fmt: skip
-            report = run_shard(
-                ShardWork(
-                    store=str(out),
-                    dataset="clips",
-                    run_id="r",
-                    shard=shard,
-                    device="cpu",
-                    features=(feature,),
-                    roster=dict.fromkeys(part, ("train", None)),
-                    samples=tuple(
-                        SampleWork(sample_id=name, uris={"audio": str(path)}, span=None) for name, path in part.items()
-                    ),
-                )
-            )
+            part = {path.stem: {"audio": str(path)} for path in paths[shard * 60 : (shard + 1) * 60]}
+            report = run_shard(shard_work(part, [chain], shard=shard, store=str(out)))
             if report.failures or report.computed != {"audio.mfcc": len(part)}:
                 raise RuntimeError(f"{report.failures or report.computed}")
 
@@ -170,9 +153,8 @@ def reading(folder: Path, rounds: int) -> list[dict[str, Any]]:
                 rounds,
             )
             ours, theirs = times["ours"] / files, times["soundfile"] / files
-            rows.append(
-                {"file": path.name, "soundfile ms": 1e3 * theirs, "ours ms": 1e3 * ours, "speed": theirs / ours}
-            )
+            times = {"soundfile ms": 1e3 * theirs, "ours ms": 1e3 * ours, "speed": theirs / ours}
+            rows.append({"file": path.name, "kind": kind, **times})
     return rows
 
 
@@ -219,7 +201,23 @@ def main() -> None:
         ]
         read = reading(folder, 11 if options.quick else 101)
     print(table(read))
-    emit(rows, reading=read)
+    emit(rows, measures=measures(rows, read), reading=read)
+
+
+def measures(rows: list[dict[str, Any]], read: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What has a target; of reading, the file of each kind at which it does worst."""
+    by = {row["job"]: row for row in rows}
+    ours = by["shards"]
+    peer = min(by[job]["warm s"] for job in ("script", "datasets"))
+    found = [
+        figure("wav -> MFCC -> shard: share of the limit", ours["of the limit"], 0.9),
+        figure("wav -> MFCC -> shard: speed / best of script and datasets.map", peer / ours["warm s"], 3.0),
+        figure(f"whole job of {FILES} files: script's time / ours", by["script"]["whole s"] / ours["whole s"], 1.0),
+    ]
+    for kind in dict.fromkeys(row["kind"] for row in read):
+        worst = min((row for row in read if row["kind"] == kind), key=lambda row: row["speed"])
+        found.append(figure(f"reading {kind} / soundfile (worst: {worst['file']})", worst["speed"], 0.9))
+    return found
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from harness import ROOT, emit, interleaved, table
+from harness import ROOT, emit, figure, interleaved, table
 
 from features.audio.denoise import Denoise
 from features.types import AudioClip
@@ -258,7 +258,20 @@ def main() -> None:
         row["ms"] = 0.0 if name == "(noisy)" else 1e3 * times[name]
         row["times"] = 0.0 if name == "(noisy)" else times.get("noisereduce", math.nan) / times[name]
     print(table(by_cell))
-    emit(list(found.values()))
+    emit(list(found.values()), measures=measures(found))
+
+
+def measures(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What has a target: the default's gain and speed, and the speed of the fast setting."""
+    default, fast, theirs = (found.get(name) for name in (*list(OURS)[:2], "noisereduce"))
+    if default is None or fast is None or theirs is None:
+        return []
+    return [
+        figure("default: SI-SDR gain, dB", default["SI-SDR"], 3.0),
+        figure("default: SI-SDR gain above noisereduce's, dB", default["SI-SDR"] - theirs["SI-SDR"], 2.5),
+        figure("default: speed / noisereduce", default["times"], 2.0),
+        figure("overlap 2: speed / noisereduce", fast["times"], 5.0),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """What the engine costs: by the shard, by the number of shards, and what a second worker is worth.
 
-    uv run python benchmarks/engine.py [--quick]
+    uv run python benchmarks/engine.py [--quick] [--full]
 
 - *shards*: pieces of next to no work through a local cluster of two workers. Tasks that the scheduler holds, and
-  what the driver (in which the scheduler runs) grows by, must not depend on their number.
+  what the driver (in which the scheduler runs) grows by, must not depend on their number. ``--full``: 100,000 too.
 - *overhead*: shards of 64 samples that wait five seconds in all, one worker against a plain loop over the same ones.
   Waiting, not computing, so that other work on the machine does not count.
 - *scaling*: shards of samples that compute, by one worker and by two.
@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from harness import emit, in_fresh_process, seconds, table
+from harness import emit, figure, in_fresh_process, seconds
+from shards import shard_work
 
+from features.types import Stream
 from pipeline.catalog.models import Engine as Settings
 from pipeline.catalog.steps import importable
 from pipeline.chain import Chain
@@ -32,7 +34,7 @@ from pipeline.execute.compute import compute
 from pipeline.execute.engine import open_engine
 from pipeline.execute.guard import Outcome
 from pipeline.execute.task import run_shard
-from pipeline.execute.work import FeatureWork, SampleWork, ShardWork
+from pipeline.execute.work import FeatureWork, ShardWork
 
 STEP = """
     import time
@@ -96,31 +98,14 @@ def simulate(count: int) -> dict[str, Any]:
     return {"shards": count, "ms a shard": took / count * 1e3, "tasks held": most, "driver grows MiB": grown}
 
 
-def shards(folder: Path, step: Any, count: int, samples: int) -> Iterator[ShardWork]:
-    """``count`` shards of ``samples`` short texts."""
+def shards(folder: Path, step: Any, count: int, samples_each: int) -> Iterator[ShardWork]:
+    """``count`` shards of ``samples_each`` short texts."""
     text = folder / "text.txt"
     text.write_text("grain")
     for shard in range(count):
-        ids = [f"{shard}-{index}" for index in range(samples)]
-        yield ShardWork(
-            store=str(folder / "store"),
-            dataset="bench",
-            run_id="r",
-            shard=shard,
-            roster=dict.fromkeys(ids, ("train", None)),
-            samples=tuple(SampleWork(sample_id=key, uris={"text": str(text)}, span=None) for key in ids),
-            features=(
-                FeatureWork(
-                    chain=Chain("busy", (), step),
-                    recipe=bytes(16),
-                    state=None,
-                    compute=dict.fromkeys(ids, bytes(16)),
-                    keep=frozenset(),
-                    base=None,
-                ),
-            ),
-            device="cpu",
-        )
+        uris: dict[Stream, str] = {"text": str(text)}
+        samples = {f"{shard}-{index}": uris for index in range(samples_each)}
+        yield shard_work(samples, [Chain("busy", (), step)], shard=shard, store=str(folder / "store"))
 
 
 def on_workers(folder: Path, work: list[ShardWork], workers: int) -> float:
@@ -160,7 +145,8 @@ def in_a_loop(work: list[ShardWork]) -> float:
 def main() -> None:
     """Measure all three."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="up to 10,000 shards, one round")
+    parser.add_argument("--quick", action="store_true", help="up to 2,000 shards, one round")
+    parser.add_argument("--full", action="store_true", help="100,000 shards too (a quarter of an hour)")
     parser.add_argument("--simulate", type=int)
     options = parser.parse_args()
     if options.simulate:
@@ -168,7 +154,7 @@ def main() -> None:
 
         print(json.dumps(simulate(options.simulate)))
         return
-    counts = (1_000, 10_000) if options.quick else (1_000, 10_000, 100_000)
+    counts = (500, 2_000) if options.quick else (1_000, 10_000, *((100_000,) if options.full else ()))
     growth = [in_fresh_process(__file__, "--simulate", count) for count in counts]
     rounds = 1 if options.quick else 3
     with tempfile.TemporaryDirectory(prefix="engine-") as name:
@@ -181,13 +167,20 @@ def main() -> None:
             ratios = [on_workers(folder, waiting, 1) / in_a_loop(waiting) for _ in range(rounds)]
             working = list(shards(folder, Busy(seconds=0.02, wait=False), 12, 64))
             speedups = [on_workers(folder, working, 1) / on_workers(folder, working, 2) for _ in range(rounds)]
-    print(table(growth))
+    cost, speedup = statistics.median(ratios), statistics.median(speedups)
+    few, many = growth[0], growth[-1]
     emit(
-        [
-            {"what": "5 s a shard, one worker / plain loop", "ratio": statistics.median(ratios)},
-            {"what": "speed of two workers / one", "ratio": statistics.median(speedups)},
+        growth,
+        measures=[
+            figure("5 s of work a shard: one worker's time / plain loop", cost, 1.03, at_most=True),
+            figure(
+                f"ms a shard at {counts[-1]:,} shards / at {counts[0]:,}",
+                many["ms a shard"] / few["ms a shard"],
+                1.0,
+                at_most=True,
+            ),
+            figure("speed of two workers / one", speedup),
         ],
-        shards=growth,
     )
 
 

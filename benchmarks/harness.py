@@ -79,10 +79,20 @@ def _cell(value: object) -> str:
     return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def emit(rows: Sequence[dict[str, Any]], **more: Any) -> None:
-    """Print the machine, the table and the same as one line of JSON."""
-    print(machine())
+def figure(what: str, ratio: float, target: float | None = None, *, at_most: bool = False) -> dict[str, Any]:
+    """One of ``measures``: what was measured in this run, and the least (or most) that it should be, if anything."""
+    return {"what": what, "ratio": float(ratio), "target": target, "at_most": at_most}
+
+
+def emit(rows: Sequence[dict[str, Any]], *, measures: Sequence[dict[str, Any]] = (), **more: Any) -> None:
+    """Print the machine, the table, the figures with their targets, and the same as one line of JSON."""
+    described = machine()
+    print(described)
     print(table(rows))
     for name, value in more.items():
         print(f"{name}: {value}")
-    print(json.dumps({"machine": machine(), "rows": list(rows), **more}))
+    for measure in measures:
+        sign = "at most" if measure["at_most"] else "at least"
+        wanted = "" if measure["target"] is None else f" ({sign} {measure['target']:g})"
+        print(f"{measure['what']}: {measure['ratio']:.3g}{wanted}")
+    print(json.dumps({"machine": described, "rows": list(rows), "measures": list(measures), **more}))

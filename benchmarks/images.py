@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import emit, in_fresh_process
+from harness import emit, figure, in_fresh_process
 
 BATCH = 16
 CATALOG = """\
@@ -294,6 +294,15 @@ def end_to_end(images: int, rounds: int) -> None:
     limit, ours = median["limit", 0], median["gristmill", 0]
     emit(
         rows,
+        measures=[
+            figure("JPEG -> vector -> shard: share of the limit", limit["work"] / ours["work"], 0.9),
+            figure("rate by CPU second / datasets.map", median["map", 0]["work"] / ours["work"], 2.5),
+            figure("rate by CPU second / script", median["script", 0]["work"] / ours["work"], 5.0),
+            figure(
+                f"whole job of {images}, all cores: best peer's time / ours",
+                min(median[name, cores]["whole"] for name in ("script", "map")) / median["gristmill", cores]["whole"],
+            ),
+        ],
         images=images,
         limit=images / limit["work"],
         decode=images / limit["decode"],
@@ -373,7 +382,17 @@ def forward(seconds: float, batches: Iterable[int]) -> None:
     base = next(row["images / CPU s"] for row in rows if row["network"] == "torch float32" and row["batch"] == BATCH)
     for row in rows:
         row["ratio"] = row["images / CPU s"] / base
-    emit(rows)
+    rates = {row["network"]: row["images / CPU s"] for row in rows if row["batch"] == BATCH}
+    measures = [
+        figure(
+            f"forward pass, {precision}: torch (the faster of eager and compiled) / OpenVINO",
+            max(rates[f"torch {precision}"], rates[f"torch {precision}, compiled"]) / rates[f"OpenVINO {precision}"],
+            0.7,
+        )
+        for precision in ("float32", "bfloat16")
+        if f"OpenVINO {precision}" in rates
+    ]
+    emit(rows, measures=measures)
 
 
 def main() -> None:

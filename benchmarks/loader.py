@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 import torch
-from harness import emit, table
+from harness import emit, figure, table
 
 from features.types import FeatureSequence
 from pipeline import open_store
@@ -367,6 +367,34 @@ def measure(case: Case, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
+TARGETS = {
+    ("vectors", "loader unshuffled"): 0.6,
+    ("vectors", "loader shuffled"): 0.7,
+    ("vectors, shards of 64", "loader unshuffled"): 0.6,
+    ("vectors, shards of 64", "loader shuffled"): 0.7,
+    ("sequences", "loader pack unshuffled"): 0.6,
+    ("sequences", "loader pack shuffled"): 0.6,
+    ("sequences", "loader pad unshuffled"): 0.75,
+    ("sequences", "loader pad shuffled"): 0.75,
+    ("two aligned", "loader shuffled"): 1.0,
+    ("two aligned, narrow", "loader shuffled"): 1.0,
+}
+"""The memmap's seconds over the loader's, at least."""
+
+
+def measures(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What has a target, by wall and by CPU seconds."""
+    by = {(row["case"], row["reader"]): row for row in rows}
+    for key, target in TARGETS.items():
+        if key in by:
+            name = f"{key[0]}: {key[1].removeprefix('loader ')} / memmap"
+            yield figure(f"{name}, wall", by[key]["wall / memmap"], target)
+            yield figure(f"{name}, CPU", by[key]["CPU / memmap"], target)
+    peer, ours = by.get(("vectors", "pyarrow dataset unshuffled")), by.get(("vectors", "loader shuffled"))
+    if peer is not None and ours is not None:
+        yield figure("vectors: shuffled / pyarrow unshuffled, wall", peer["wall s"] / ours["wall s"], 3.0)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few rounds, a tenth of the data")
@@ -387,7 +415,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         case = replace(case, samples=int(case.samples * share), peers=case.peers and not options.no_peers)
         rows += measure(case, 3 if options.quick else options.rounds)
         print(table(rows), flush=True)
-    emit(rows, missing=", ".join(missing) or "none")
+    emit(rows, measures=list(measures(rows)), missing=", ".join(missing) or "none")
 
 
 if __name__ == "__main__":

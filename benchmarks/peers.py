@@ -34,7 +34,7 @@ import numpy.typing as npt
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from harness import ROOT, emit
+from harness import ROOT, emit, figure
 
 BATCH = 16
 WORKERS = 2
@@ -459,26 +459,21 @@ def measures(job: str, rows: list[dict[str, Any]], counts: tuple[int, int]) -> l
     small, large = counts
     rate, job_s = max(row["rate /s"] for row in peers.values()), min(row[f"{large} wall s"] for row in peers.values())
     found = [
-        {"what": f"{job}: rate / best peer", "ratio": us["rate /s"] / rate, "target": 2.5 if job == "images" else 3.0},
-        {
-            "what": f"{job}: rate by CPU second / script",
-            "ratio": us["rate /CPU s"] / by["script"]["rate /CPU s"],
-            "target": 5.0 if job == "images" else None,
-        },
-        {
-            "what": f"{job}: whole job of {large}, best peer's time / ours",
-            "ratio": job_s / us[f"{large} wall s"],
-            "target": 1.3 if job == "images" else None,
-        },
+        figure(f"{job}: rate / best peer", us["rate /s"] / rate, 2.5 if job == "images" else 3.0),
+        figure(
+            f"{job}: rate by CPU second / script",
+            us["rate /CPU s"] / by["script"]["rate /CPU s"],
+            5.0 if job == "images" else None,
+        ),
+        figure(
+            f"{job}: whole job of {large}, best peer's time / ours",
+            job_s / us[f"{large} wall s"],
+            1.3 if job == "images" else None,
+        ),
     ]
     if job == "sounds":
-        found.append(
-            {
-                "what": f"sounds: whole job of {small}, script's time / ours",
-                "ratio": by["script"][f"{small} wall s"] / us[f"{small} wall s"],
-                "target": 1.0,
-            }
-        )
+        ratio = by["script"][f"{small} wall s"] / us[f"{small} wall s"]
+        found.append(figure(f"sounds: whole job of {small}, script's time / ours", ratio, 1.0))
     return found
 
 

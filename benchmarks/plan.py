@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from harness import emit, in_fresh_process
+from harness import emit, figure, in_fresh_process
 
 from features.types import STREAMS, Stream
 from pipeline.align import contents
@@ -200,8 +200,17 @@ def main() -> None:
         row["peak MiB"] = max(result["resident"] for result in later)
         rows.append(row)
         print(row, file=sys.stderr)
+    before, after = rows[-2:]
+    growth = after["us a sample"] / before["us a sample"]
+    what = f"{after['samples']:,} samples x {len(FEATURES)} features, unchanged"
+    limits = (10.0, 1.0) if after["samples"] == 1_000_000 else (None, None)  # what the limits are about
     emit(
         rows,
+        measures=[
+            figure(f"{what}: s", after["plan s"], limits[0], at_most=True),
+            figure(f"{what}: GB at most", after["peak MiB"] * 2**20 / 1e9, limits[1], at_most=True),
+            figure(f"time a sample at {after['samples']:,} / at {before['samples']:,}", growth, 1.0, at_most=True),
+        ],
         growth=[round(after["plan s"] / before["plan s"], 1) for before, after in pairwise(rows)],
     )
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from harness import emit, seconds
+from harness import emit, figure, seconds
 
 from features.types import FeatureSequence
 from pipeline.execute.task import write_file
@@ -71,7 +71,9 @@ def main() -> None:
     for count in (10, 100, 1_000) if options.quick else (10, 100, 1_000, 10_000):
         with tempfile.TemporaryDirectory(prefix="publish-") as folder:
             rows.append(measure(str(Path(folder)), count, options.rounds))
-    emit(rows)
+    few, many = rows[-2:]
+    what = f"time a file at {many['files']:,} files / at {few['files']:,}"
+    emit(rows, measures=[figure(what, many["ms a file"] / few["ms a file"], at_most=True)])
 
 
 if __name__ == "__main__":

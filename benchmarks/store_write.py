@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from harness import emit, interleaved
+from harness import emit, figure, interleaved
 
 from features.types import FeatureSequence
 from pipeline.execute.task import write_file
@@ -104,7 +104,11 @@ def main() -> None:
     for name, shape in SHAPES.items():
         with tempfile.TemporaryDirectory(prefix="store-write-") as folder:
             rows.append({"shard": name, **measure(str(Path(folder)), shape, 5 if options.quick else 41)})
-    emit(rows)
+    measures = [
+        figure(f"{row['shard']}: time / plain write_table of the layout", row["file / layout"], 1.2, at_most=True)
+        for row in rows
+    ]
+    emit(rows, measures=measures)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ from typing import Any
 
 import psutil
 from corpora import jpegs, videos, wavs
-from harness import ROOT, emit
+from harness import ROOT, emit, figure
+from shards import shard_work
 
 from features.audio.mfcc import Mfcc
 from features.image.cnn import Cnn, model_input
@@ -43,7 +44,7 @@ from pipeline.chain import Chain
 from pipeline.execute.cluster import ENVIRONMENT
 from pipeline.execute.engine import open_engine
 from pipeline.execute.task import run_shard
-from pipeline.execute.work import FeatureWork, SampleWork, ShardWork
+from pipeline.execute.work import ShardWork
 from pipeline.extents import PICTURED
 from pipeline.state import StateRef, with_weights
 
@@ -79,28 +80,13 @@ def job(kind: str, folder: Path, *, quick: bool) -> Job:
 
 def pieces(work: Job, folder: Path) -> Iterator[ShardWork]:
     """The shards of a job."""
-    state = StateRef(str(folder / "store"), "bench", str(folder)) if work.stream == "image" else None
+    state = StateRef(str(folder / "store"), "bench", str(folder))
+    states = {work.chain.name: state} if work.stream == "image" else {}
     for shard, first in enumerate(range(0, len(work.paths), work.shard_samples)):
-        paths = {path: path for path in work.paths[first : first + work.shard_samples]}
-        yield ShardWork(
-            store=str(folder / "store"),
-            dataset="bench",
-            run_id="r",
-            shard=shard,
-            roster=dict.fromkeys(paths, ("train", None)),
-            samples=tuple(SampleWork(sample_id=key, uris={work.stream: key}, span=None) for key in paths),
-            features=(
-                FeatureWork(
-                    chain=work.chain,
-                    recipe=bytes(16),
-                    state=state,
-                    compute=dict.fromkeys(paths, bytes(16)),
-                    keep=frozenset(),
-                    base=None,
-                ),
-            ),
-            device="cpu",
-        )
+        samples: dict[str, dict[Stream, str]] = {
+            path: {work.stream: path} for path in work.paths[first : first + work.shard_samples]
+        }
+        yield shard_work(samples, [work.chain], shard=shard, store=str(folder / "store"), states=states)
 
 
 def read_pictures(paths: list[str]) -> list[Image]:
@@ -314,13 +300,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="throughput-") as name:
         kinds = [kind for only in options.only for kind in KINDS[only]]
         rounds = 3 if options.quick else 5
-        emit(
-            [
-                measure(kind, Path(name), workers, rounds, quick=options.quick)
-                for kind in kinds
-                for workers in options.workers
-            ]
-        )
+        rows = [
+            measure(kind, Path(name), workers, rounds, quick=options.quick)
+            for kind in kinds
+            for workers in options.workers
+        ]
+    measures = [
+        figure(f"{row['what']}, {row['workers']} workers: share of the kernels' speed, {by}", row[by], 0.9)
+        for row in rows
+        for by in ("wall", "cpu")
+    ]
+    emit(rows, measures=measures)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import av
 import cv2
 import numpy as np
 import torch
-from harness import ROOT, emit, in_fresh_process
+from harness import ROOT, emit, figure, in_fresh_process
 
 from features.base import FrameRequest
 from features.video.fields import flow_field
@@ -80,8 +80,12 @@ def passes(path: Path, rounds: int) -> None:
     decoding, together = found["decoding alone"], found["all in one pass"]
     rows = [{"what": name, "CPU s": seconds} for name, seconds in found.items()]
     rows.append({"what": "the sum of all alone", "CPU s": alone})
+    slowest, others = max(found[name] for name in steps), len(steps) - 1
+    over = (together - slowest - (alone - slowest - others * decoding)) / (others * decoding)
+    what = f"{len(steps)} features in one pass: share of the others' decoding above the slowest alone"
     emit(
         rows,
+        measures=[figure(what, over, 0.15, at_most=True)],
         one_pass_over_sum=round(together / alone, 3),
         decodes_saved=round((alone - together) / decoding, 2),
         decodes_that_can_be_saved=len(steps) - 1,
@@ -130,7 +134,13 @@ def speed(path: Path, rounds: int) -> None:
     }
     count, found = raw_pyav(path), least(works, rounds)
     base = found["PyAV, decoding alone"]
-    emit([{"reader": name, "frames/s": round(count / s), "of PyAV": base / s} for name, s in found.items()])
+    rows = [{"reader": name, "frames/s": round(count / s), "of PyAV": base / s} for name, s in found.items()]
+    measures = [
+        figure("RGB, whole size: speed / PyAV to RGB", found["PyAV, to RGB"] / found["RGB, whole size"]),
+        figure("RGB, whole size: speed / OpenCV to BGR", found["OpenCV, to BGR"] / found["RGB, whole size"]),
+        figure("grey, whole size: speed / PyAV to grey", found["PyAV, to grey"] / found["grey, whole size"]),
+    ]
+    emit(rows, measures=measures)
 
 
 def long_film(path: Path, minutes: int) -> None:
@@ -245,7 +255,16 @@ def flow(rounds: int) -> None:
                 "times farneback": found["farneback"] / found[name],
             }
         )
-    emit(rows)
+    by = {row["method"]: row for row in rows}
+    measures = []
+    for preset in ("ultrafast", "fast"):
+        row, error = by[f"dis {preset}"], by["farneback"]["mean"]
+        name = f"DIS {preset}{' (default)' if preset == 'fast' else ''}"
+        measures += [
+            figure(f"{name}: speed / Farneback", row["times farneback"], 8.0),
+            figure(f"{name}: mean end-point error / Farneback", row["mean"] / error, 1.0, at_most=True),
+        ]
+    emit(rows, measures=measures)
 
 
 def main() -> None:

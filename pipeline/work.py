@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -34,19 +35,21 @@ def shard_work(
 ) -> Iterator[ShardWork]:
     """The extraction work of ``shards`` (shard -> features to write). ``states``: where each feature finds its own."""
     samples = plan.samples
+    computed, kept = _whole(plan)
     for shard, rows in _rows_by_shard(samples, shards):
         features, wanted = [], np.zeros(len(rows), dtype=bool)
+        ids = _ids(samples, rows)
         for name in sorted(shards[shard]):
             feature = plan.features[name]
-            busy = np.isin(feature.status[rows], COMPUTED)
+            busy = computed[name][rows]
             wanted |= busy
             features.append(
                 FeatureWork(
                     chain=feature.wanted.chain,
                     recipe=feature.recipe_digest,
                     state=states[name],
-                    compute=_contents(samples, feature, rows[busy]),
-                    keep=frozenset(_ids(samples, rows[feature.kept[rows]])),
+                    compute=_contents(ids, feature, rows, busy),
+                    keep=frozenset(compress(ids, kept[name][rows])),
                     base=plan.base_files.get((name, shard)),
                 )
             )
@@ -76,13 +79,15 @@ def align_work(
     """The alignment work of ``shards``, on the files ``inputs`` (``input_files``); ``outside``: see there."""
     samples, base_files = plan.samples, plan.base_files
     given = {} if outside is None else outside.given
+    computed, kept = _whole(plan)
     for shard, rows in _rows_by_shard(samples, shards):
         compute, keep, contents = {}, {}, {}
+        ids = _ids(samples, rows)
         for stored in sorted(shards[shard]):
             feature, name = plan.features[stored], stored.removeprefix(ALIGNED_PREFIX)
-            contents[name] = _contents(samples, feature, rows[np.isin(feature.status[rows], COMPUTED)])
+            contents[name] = _contents(ids, feature, rows, computed[stored][rows])
             compute[name] = frozenset(contents[name])
-            keep[name] = frozenset(_ids(samples, rows[feature.kept[rows]]))
+            keep[name] = frozenset(compress(ids, kept[stored][rows]))
         found = list(sample_rows(samples, rows))
         texts = {row["sample_id"]: row["uris"]["text"] for row in found if "text" in row["uris"]}
         yield AlignWork(
@@ -122,9 +127,17 @@ def _ids(samples: pa.Table, rows: npt.NDArray[np.int64]) -> list[str]:
     return ids
 
 
-def _contents(samples: pa.Table, feature: FeaturePlan, rows: npt.NDArray[np.int64]) -> dict[str, bytes]:
-    """Sample id -> content digest, for the samples at ``rows``."""
-    found = zip(_ids(samples, rows), feature.wanted.content[rows], strict=True)
+def _whole(plan: Plan) -> tuple[dict[str, npt.NDArray[np.bool_]], dict[str, npt.NDArray[np.bool_]]]:
+    """By feature, which samples are computed and which keep their rows: found once, not once a shard."""
+    computed = {name: np.isin(feature.status, COMPUTED) for name, feature in plan.features.items()}
+    return computed, {name: feature.kept for name, feature in plan.features.items()}
+
+
+def _contents(
+    ids: list[str], feature: FeaturePlan, rows: npt.NDArray[np.int64], busy: npt.NDArray[np.bool_]
+) -> dict[str, bytes]:
+    """Sample id -> content digest, for the samples at ``rows`` (whose ``ids`` these are) that are ``busy``."""
+    found = zip(compress(ids, busy), feature.wanted.content[rows[busy]], strict=True)
     return {sample_id: content.tobytes() for sample_id, content in found}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,6 +23,8 @@ from pipeline.store import ALIGNED_PREFIX, DatasetStore
 W = TypeVar("W", bound="Work")
 
 FOLDER = "_ledger"
+_AT_ONCE = 1_000
+"""Entries that are removed by one request, where the store can do that."""
 _ENTRY = TypeAdapter(ShardReport)
 
 
@@ -70,6 +73,10 @@ class Ledger:
     @cached_property
     def _names(self) -> frozenset[str]:
         """The entries that there were when this ledger was first asked."""
+        return self._listed()
+
+    def _listed(self) -> frozenset[str]:
+        """The entries that there are now."""
         folder = self._store.path(FOLDER)
         if not self._store.fs.exists(folder):
             return frozenset()
@@ -104,9 +111,9 @@ class Ledger:
 
     def clear(self, names: Iterable[str]) -> None:
         """Forget entries: their files are published, or must be computed again."""
-        for name in names:
-            if self._store.fs.exists(self._path(name)):
-                self._store.fs.rm_file(self._path(name))
+        paths = (self._path(name) for name in sorted(self._listed() & set(names)))
+        while some := list(islice(paths, _AT_ONCE)):
+            self._store.fs.rm(some)
 
     def _path(self, name: str) -> str:
         return self._store.path(FOLDER, f"{name}.json")

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 REMOVED = "_gc"
 _READERS = 8
+_LOG_BLOCK = 1 << 18
+"""Bytes of a version's log that are asked for at a time, where it is behind a URL."""
 _INFO = "gristmill"
 _FIRST_VERSION = "_delta_log/00000000000000000000.json"  # kept for ever: the log is never cleaned up
 
@@ -70,17 +72,18 @@ class DatasetStore:
     def _committed(self, version: int) -> Mapping[str, Any] | None:
         """What the commit of a version says of it; ``None`` where another tool has made it.
 
-        Read from the log itself: the history that deltalake gives for an old version is that of the newest one.
+        Read from the log itself: the history that deltalake gives for an old version is that of the newest one. The
+        commit speaks of itself in its first line, and names its files (hundreds of thousands) in those that follow.
         """
         path = self.path(f"_delta_log/{version:020d}.json")
         try:
-            content: bytes = self.fs.cat_file(path)
+            with self.fs.open(path, "rb", block_size=_LOG_BLOCK) as lines:
+                for line in lines:
+                    if line.startswith(b'{"commitInfo"'):
+                        said = json.loads(line)["commitInfo"].get(_INFO)
+                        return None if said is None else dict(json.loads(said))
         except FileNotFoundError as error:
             raise StoreError(f"{path}: not there; the log of a data set must not be cleaned up") from error
-        for line in content.splitlines():
-            if line.startswith(b'{"commitInfo"'):
-                said = json.loads(line)["commitInfo"].get(_INFO)
-                return None if said is None else dict(json.loads(said))
         return None
 
     def removed(self) -> frozenset[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deltalake import DeltaTable
@@ -133,3 +135,22 @@ def test_a_log_that_was_cleaned_up_is_told(made: Made) -> None:
     (made.folder / "_delta_log" / "00000000000000000002.json").unlink()
     with pytest.raises(StoreError, match="the log of a data set must not be cleaned up"):
         history(made.store)
+
+
+def test_what_a_commit_says_is_read_without_its_list_of_files(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+
+    class Lines(BytesIO):
+        def __next__(self) -> bytes:
+            read.append(super().__next__())
+            return read[-1]
+
+    def opened(path: str, *_: Any, **__: Any) -> Lines:
+        return Lines(Path(path).read_bytes())
+
+    expected = made.store.commits()
+    monkeypatch.setattr(made.store.fs, "open", opened)
+    assert made.store.commits() == expected
+    said = [line for line in read if line.startswith(b'{"commitInfo"')]
+    assert len(said) == 4  # versions 0 to 3
+    assert not [line for line in read if line.startswith(b'{"add"')]
