@@ -69,7 +69,7 @@ def _told(document: dict[str, Any], version: int, *, current: bool) -> dict[str,
         "gain": document["gain"],
         "missing": _missing(document),
         "without": document.get("without", {}),
-        "retrieval": [(method, pair) for method, pairs in document.get("retrieval", {}).items() for pair in pairs],
+        "retrieval": document.get("retrieval", {}),
         "notes": document["notes"],
         "confusion": None if best is None else _confusion(best, document["labels"], found[best]["confusion"]),
     }
