@@ -168,7 +168,8 @@ def print_report(console: Console, report: RunReport) -> None:
         resumed = f"{report.resumed:,} of these rows were computed by an earlier run that did not publish."
         console.print(Text(resumed, style="green"))
     if report.published:
-        computed = f"{report.computed:,} rows computed" if report.computed else "nothing computed"
+        unit = "row" if report.computed == 1 else "rows"
+        computed = f"{report.computed:,} {unit} computed" if report.computed else "nothing computed"
         console.print(Text(f"Published snapshot {report.snapshot}: {computed}.", style="bold green"))
     else:
         console.print(
@@ -188,6 +189,10 @@ def print_plan(
     console.print(table)
     if not (any(cost.seconds != 0 for cost in estimate.features.values()) or estimate.decode):
         console.print(Text("Nothing to compute.", style="green"))
+        return
+    counted = [cost for cost in (*estimate.decode.values(), *estimate.features.values()) if cost.count]
+    if counted and all(cost.seconds is None for cost in counted):
+        console.print(Text("What it will cost is known when a first run has measured it."))
         return
     costs = _table("Estimate, from earlier runs", "part", "samples or rows", "worker seconds", "bytes")
     for stream, cost in estimate.decode.items():
@@ -228,7 +233,8 @@ def print_quarantine(console: Console, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         what = (row["sample_id"], row["reason"], row["stage"], row["message"])
         features.setdefault(what, []).append(row["feature"] or "all features")
-    console.print(Text(f"Quarantine: {len({row['sample_id'] for row in rows}):,} samples", style="bold"))
+    samples = len({row["sample_id"] for row in rows})
+    console.print(Text(f"Quarantine: {samples:,} {'sample' if samples == 1 else 'samples'}", style="bold"))
     for (sample_id, reason, stage, message), names in features.items():
         head = Text.assemble((sample_id, "bold"), "  ", (reason, "red"), f"  in {stage}: {', '.join(names)}")
         console.print(head)
@@ -273,7 +279,7 @@ def print_snapshot(console: Console, summary: Mapping[str, Any]) -> None:
     console.print(table)
     console.print(f"{summary['samples']:,} samples, {summary['quarantined']:,} of them in quarantine.")
     for name, found in summary["features"].items():
-        console.print(Text(f"{name}: {found['files'][0]}"))
+        console.print(Text(f"{name}: {found['files'][0]}"), soft_wrap=True)
 
 
 def print_log(console: Console, entries: Iterable[Published]) -> None:

@@ -63,8 +63,9 @@ def examine(path: Path, *, golden: bool = True, events: Events = SILENT) -> Iter
     except CatalogError as error:
         yield Finding(name="catalog", ok=False, found=str(error), cure="correct it; keys are told in docs/catalog.md")
         return
-    features = sum(len(dataset.features) for dataset in catalog.datasets.values())
-    yield Finding(name="catalog", ok=True, found=f"{len(catalog.datasets)} data sets, {features} features")
+    datasets = _count(len(catalog.datasets), "data set")
+    features = _count(sum(len(dataset.features) for dataset in catalog.datasets.values()), "feature")
+    yield Finding(name="catalog", ok=True, found=f"{datasets}, {features}")
     yield _look("device", lambda: device(catalog), "engine.device: auto")
     yield _look("memory", lambda: memory(catalog), "fewer engine.workers, or more engine.memory")
     yield _look("disk", lambda: disk(catalog), "make room, or move the store")
@@ -80,6 +81,10 @@ def examine(path: Path, *, golden: bool = True, events: Events = SILENT) -> Iter
             yield finding
         if golden and whole:
             yield from _golden(catalog, dataset, events)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _look(name: str, look: Callable[[], str], cure: str) -> Finding:

@@ -18,6 +18,8 @@ def remarks(report: ShardReport) -> list[str]:
 
 
 def _of_words(feature: str, words: WordCounts, masked: int, rows: int) -> str:
+    if words.words and not words.unknown and not masked:
+        return f"{feature}: its vocabulary has all {words.words:,} words"
     share = f" ({100 * words.unknown / words.words:.1f} %)" if words.words else ""
     such = f", such as {', '.join(map(repr, list(words.examples)[:_SHOWN]))}" if words.examples else ""
     lost = f"; {masked:,} of {rows:,} rows have no other and are masked" if masked else ""

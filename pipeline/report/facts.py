@@ -19,6 +19,9 @@ from pipeline.store.quarantine import Failure
 
 SHOWN_NOTICES = 50
 SHOWN_FAILURES = 200
+"""Samples of one reason that a page names, at most; the first few with picture and traceback."""
+SHOWN_CHARACTERS = 1_000
+"""Of one note or message, at most (fewer in long lists); of one traceback, whose end says most, four times as many."""
 _BECAUSE = {
     "new": "new",
     "removed": "removed",
@@ -254,6 +257,18 @@ def _trouble(failures: Sequence[Failure], known: dict[tuple[str, str], str]) -> 
     )
 
 
+def beginning(text: str, length: int = SHOWN_CHARACTERS) -> str:
+    """The text, or its first ``length`` characters and how many were left out."""
+    left = len(text) - length
+    return text if left <= 0 else f"{text[:length]} … ({left:,} characters more)"
+
+
+def ending(text: str, length: int = 4 * SHOWN_CHARACTERS) -> str:
+    """The text, or how many characters were left out and its last ``length``."""
+    left = len(text) - length
+    return text if left <= 0 else f"({left:,} characters before) … {text[-length:]}"
+
+
 def _first(names: Iterable[str]) -> dict[str, Any]:
     found = list(names)
     return {"count": len(found), "names": found[:10]}
@@ -264,7 +279,8 @@ def headline(record: RunReport) -> str:
     bad = 0 if record.samples is None else record.samples.quarantined
     held = f" {bad:,} of {record.samples.samples_in:,} samples are in quarantine." if bad and record.samples else ""
     if record.status == "published":
-        computed = f"{record.computed:,} rows computed" if record.computed else "nothing computed"
+        rows = "row" if record.computed == 1 else "rows"
+        computed = f"{record.computed:,} {rows} computed" if record.computed else "nothing computed"
         return f"Published snapshot {record.snapshot}: {computed} in {seconds_of(record):,.1f} s.{held}"
     if record.status == "unchanged":
         return f"Nothing changed, nothing computed: snapshot {record.snapshot} stands.{held}"

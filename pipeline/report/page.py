@@ -36,6 +36,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"when": facts.when, "number": lambda value: f"{value:,}", "bytes": in_bytes}
+    made.filters |= {"beginning": facts.beginning, "ending": facts.ending}
     return made
 
 

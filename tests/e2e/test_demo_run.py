@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+import walk
+from rich.console import Console
 
 from pipeline.catalog import load_catalog
+from pipeline.console import print_quarantine, print_report, print_training
 from pipeline.demo import DATASET, write_corpus
 from pipeline.run import published, run_dataset
 from pipeline.train import train_dataset
@@ -41,3 +45,11 @@ def test_the_demo(tmp_path: Path) -> None:
     singles = [accuracy[name] for name in snapshot.aligned]
     assert max(accuracy["early"], accuracy["late"]) > max(singles) + 0.15, "labels need more than one modality"
     assert not train_dataset(catalog, DATASET).fresh
+
+    drawn = Console(file=io.StringIO(), width=100, highlight=False)
+    print_report(drawn, report)
+    print_quarantine(drawn, snapshot.quarantine.to_pylist())
+    print_training(drawn, trained.title, trained.rows)
+    shown = walk.normalised(walk.blocks(walk.PAGE.read_text())[0][1])
+    told = "\n".join(line for line in drawn.file.getvalue().splitlines() if not line.startswith("  "))  # type: ignore[attr-defined]
+    assert [line for line in walk.normalised(told) if line not in shown] == []

@@ -85,6 +85,22 @@ def test_a_first_run(world: World) -> None:
     assert last(world).as_json() == report.as_json(), "the record is what was returned"
 
 
+def test_one_sample_is_enough(world: World) -> None:
+    for path in [*world.media.rglob("*.png"), *world.media.rglob("*.srt")]:
+        path.unlink()
+    world.add(0)
+    root = read(world.run().page)
+    assert {name: found["samples_in"] for name, found in counts(root).items()} == {
+        "brightness": 1,
+        "words": 1,
+        "all samples": 1,
+    }
+    assert root.one(id="headline").text.startswith("Published snapshot 1: 2 rows computed in ")
+    assert [picture.attributes["alt"] for picture in root.one(id="images").all("img")] == ["picture of night/s00"]
+    assert "word number 0" in root.one(id="texts").text
+    assert root.all(id="missing") == []
+
+
 def test_what_changed_since_the_run_before(world: World) -> None:
     first = world.run()
     world.add(40)

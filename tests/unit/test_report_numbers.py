@@ -310,33 +310,6 @@ def test_new_samples_get_up_to_half_of_the_places(tmp_path: Path) -> None:
     assert {shown.sample_id for shown in found if shown.fresh} == {name for name in names(found) if name >= "s040"}
 
 
-def test_a_page_of_a_million_samples_is_no_larger_than_others(tmp_path: Path) -> None:
-    n = 1_000_000
-    failures = [
-        Failure(sample_id=f"s{i:07d}", feature="f", stage="decode", reason="corrupt", message="m" * 80)
-        for i in range(20_000)
-    ]
-    counts = Counts(samples_in=n, done=n - 20_000, unchanged=0, quarantined=20_000)
-    run = record(
-        samples=counts,
-        features={"f": counts},
-        quarantine_by_reason={"corrupt": 20_000},
-        status="red",
-        notices=["a note"] * 100_000,
-    )
-    ids = pa.array(np.char.add("s", np.char.zfill(np.arange(n).astype("U7"), 7)))
-    big = table(["x"]).take(pa.array(np.zeros(n, np.int64))).set_column(0, "sample_id", ids)
-    huge = material(tmp_path, run, samples=big, failures=failures)
-    page = render(huge)
-    assert "1,000,000" in page
-    assert "99,950 more are in report.json" in page
-    assert page.count('class="trouble"') == facts.SHOWN_FAILURES
-    assert len(page) < 500_000
-    chosen = names(huge.choose("image", 12))
-    assert len(chosen) == 12
-    assert min(chosen) >= "s0020000"
-
-
 def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
     nothing = Counts(samples_in=0, done=0, unchanged=0, quarantined=0)
     for run in (record(status="red", error="no files"), record(samples=nothing, features={"f": nothing}, status="red")):
