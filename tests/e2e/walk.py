@@ -80,10 +80,12 @@ def normalised(text: str) -> list[str]:
 
 def prepare(folder: Path) -> None:
     """Write what the demo leaves that the walk needs: its pictures and captions, and videos that hold nothing."""
-    from pipeline import demo
+    from pipeline.demo.captions import srt
+    from pipeline.demo.pictures import jpeg
+    from pipeline.demo.truth import make_truth
 
-    for truth in demo.make_truth(96, 0):
-        for suffix, content in {".mp4": b"", ".jpg": demo._jpeg(truth, 0), ".srt": demo._srt(truth, 0)}.items():
+    for truth in make_truth(96, 0):
+        for suffix, content in {".mp4": b"", ".jpg": jpeg(truth, 0), ".srt": srt(truth, 0)}.items():
             path = folder / f"gristmill-demo/media/{truth.sample_id}{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
