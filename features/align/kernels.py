@@ -1,4 +1,4 @@
-"""Loops over rows and intervals, written plainly and compiled on first use (``compiled``).
+"""Loops over rows and intervals, written plainly and compiled on first use (``features.compiled``).
 
 Every kernel takes the concatenated rows and intervals of many samples; ``row_splits`` and ``splits``, int64 [S + 1],
 say where those of each sample begin. Rows and intervals ascend by start within a sample; no end equals its start.
@@ -11,20 +11,9 @@ passed by. Time is O(rows + intervals + candidates).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
-
-
-@cache
-def compiled(kernel: Callable[..., None]) -> Callable[..., None]:
-    """Compile a kernel on its first use in this process (numba takes a second to import and to compile)."""
-    import numba
-
-    machine_code: Callable[..., None] = numba.njit(nogil=True, error_model="numpy")(kernel)
-    return machine_code
 
 
 def overlaps(

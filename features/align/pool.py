@@ -36,8 +36,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.align import kernels
-from features.align.kernels import compiled
 from features.align.timeline import Edges, occupied_end_ns
+from features.compiled import compiled
 from features.time import ALWAYS
 from features.types import FeatureSequence
 

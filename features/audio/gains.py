@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from features.audio.compiled import compiled
+from features.compiled import compiled
 
 Power = npt.NDArray[np.float32]
 

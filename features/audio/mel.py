@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from features.audio.compiled import compiled
 from features.audio.frames import Check, Framed, Rows, Signal, frame_window
 from features.audio.spectrum import Analysis, Bank, Power
+from features.compiled import compiled
 
 if TYPE_CHECKING:
     import torch

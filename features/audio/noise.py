@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from features.audio.compiled import compiled
+from features.compiled import compiled
 
 Power = npt.NDArray[np.float32]
 

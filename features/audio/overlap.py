@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from features.audio.compiled import compiled, cut_frames
+from features.audio.cut import cut_frames
+from features.compiled import compiled
 
 Samples = npt.NDArray[np.float32]
 

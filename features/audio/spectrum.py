@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from features.audio.compiled import compiled, cut_frames
+from features.audio.cut import cut_frames
 from features.audio.frames import Rows, Signal, frame_rows
+from features.compiled import compiled
 
 if TYPE_CHECKING:
     import torch

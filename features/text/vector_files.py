@@ -6,14 +6,14 @@ What is read comes in blocks of some thousand words, so that a file larger than 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from features.base import State
+from features.compiled import compiled
 from features.errors import StateError
 from features.text.words import WordTable
 
@@ -146,7 +146,7 @@ def _blocks(data: Buffer, start: int, width: int, number: int) -> Iterator[Block
 
 def _blocks_fast(data: Buffer, start: int, width: int, number: int) -> Iterator[Block]:
     """The same blocks by compiled code; a line that it does not take is left to ``_parse_line``."""
-    scan, view, powers = _scanner(), np.frombuffer(data, dtype=np.uint8), 10.0 ** np.arange(23)
+    scan, view, powers = compiled(_scan), np.frombuffer(data, dtype=np.uint8), 10.0 ** np.arange(23)
     while start < len(data):
         vectors = np.empty((BLOCK_WORDS, width), dtype=np.float32)
         lines = np.empty((BLOCK_WORDS, 3), dtype=np.int64)  # begin, end of the word (-1: not taken), end of the line
@@ -169,15 +169,6 @@ def _require_utf8(words: list[bytes], number: int) -> None:
     except UnicodeDecodeError:
         for row, word in enumerate(words):
             _parse_line(word + b" 0", number + row, 1)
-
-
-@lru_cache(maxsize=1)
-def _scanner() -> Callable[..., int]:
-    """Compile the reader on its first use in this process (numba takes seconds to import and to compile)."""
-    import numba
-
-    machine_code: Callable[..., int] = numba.njit(nogil=True)(_scan)
-    return machine_code
 
 
 def _scan(data: Any, start: int, vectors: Any, lines: Any, powers: Any) -> int:

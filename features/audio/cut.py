@@ -1,27 +1,10 @@
-"""Loops that are compiled on their first use in a process, and the one that spectra and denoising share."""
+"""The loop that spectra and denoising share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy.typing as npt
-
-
-@cache
-def compiled(loop: Callable[..., None]) -> Callable[..., None]:
-    """Machine code of ``loop``, kept beside its module like Python's own where that folder can be written.
-
-    Compiling takes half a second a loop.
-    """
-    import numba
-
-    try:
-        machine_code: Callable[..., None] = numba.njit(nogil=True, error_model="numpy", cache=True)(loop)
-    except RuntimeError:  # no folder to keep it in
-        machine_code = numba.njit(nogil=True, error_model="numpy")(loop)
-    return machine_code
 
 
 def cut_frames(signal: npt.NDArray[Any], begin: int, hop: int, window: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
