@@ -65,6 +65,15 @@ def in_fresh_process(script: str, *arguments: object) -> dict[str, Any]:
     return found
 
 
+def with_allocator() -> None:
+    """Begin this process again with the allocator's settings of our workers, which are read when a process starts."""
+    from pipeline.execute.cluster import ENVIRONMENT
+
+    wanted = {name: value for name, value in ENVIRONMENT.items() if name.startswith("MALLOC")}
+    if not wanted.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **wanted})
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows as a table for people, all with the keys of the first."""
     names = list(rows[0])

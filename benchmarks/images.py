@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import emit, figure, in_fresh_process
+from harness import emit, figure, in_fresh_process, with_allocator
 
 BATCH = 16
 CATALOG = """\
@@ -64,15 +64,6 @@ def make(folder: Path, count: int) -> None:
         part = source[top : top + side, left : left + side * 21 // 16]
         pixels = cv2.resize(part, (630, 480), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(folder / f"{number:05d}.jpg"), pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])
-
-
-def with_allocator() -> None:
-    """Begin this process again with the allocator's settings of our workers, which are read when a process starts."""
-    from pipeline.execute.cluster import ENVIRONMENT
-
-    wanted = {name: value for name, value in ENVIRONMENT.items() if name.startswith("MALLOC")}
-    if not wanted.items() <= os.environ.items():
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **wanted})
 
 
 def one_thread() -> None:

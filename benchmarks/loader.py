@@ -4,9 +4,9 @@
     uv run --no-dev --group peers python benchmarks/loader.py       # beside WebDataset too
 
 Every reader gives the same rows in batches of the same size as torch tensors; the sums of all numbers are compared
-first. Medians of interleaved rounds over whole epochs, warm page cache: wall and CPU seconds, and the memmap's over
-the reader's (`/ memmap`, higher is better; CPU counts the prefetch thread too). Peers that are not installed are left
-out and named. Some 0.6 GB a case in a temporary folder, which is removed.
+first. Medians of interleaved rounds over whole epochs, warm page cache, the allocator set as docs/loader.md advises:
+wall and CPU seconds, and the memmap's over the reader's (`/ memmap`, higher is better; CPU counts the prefetch thread
+too). Peers that are not installed are left out and named. Some 0.6 GB a case in a temporary folder, which is removed.
 
 The memmap of a case is a plain file of the same numbers: read in order for `unshuffled`, gathered by a permutation of
 all rows for `shuffled`; for sequences one slice a sample, concatenated or laid into zeros. The loader shuffles within
@@ -22,7 +22,7 @@ import statistics
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 import torch
-from harness import emit, figure, table
+from harness import emit, figure, table, with_allocator
 
 from features.types import FeatureSequence
 from pipeline import open_store
@@ -395,7 +395,7 @@ def measures(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield figure("vectors: shuffled / pyarrow unshuffled, wall", peer["wall s"] / ours["wall s"], 3.0)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few rounds, a tenth of the data")
     parser.add_argument(
@@ -404,7 +404,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--share", type=float, default=1.0, help="of the samples of each case")
     parser.add_argument("--no-peers", action="store_true", help="the limit and the loader alone")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
+    with_allocator()
     torch.set_num_threads(1)
     missing = [name for name in ("datasets", "webdataset") if not installed(name)]
     rows: list[dict[str, Any]] = []
