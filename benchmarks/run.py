@@ -103,7 +103,12 @@ def measures(results: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def table(found: list[dict[str, Any]], machines: Iterable[str]) -> str:
     """The figures as a page of Markdown."""
-    lines = ["# Results", "", *(f"- {machine}" for machine in sorted(set(machines))), ""]
+    lines = [
+        "# Results",
+        "",
+        *(f"- {machine}" for machine in sorted({each.partition("; load")[0] for each in machines})),
+        "",
+    ]
     lines += ["| benchmark | figure | ratio | target | met |", "|---|---|---:|---:|---|"]
     for row in found:
         sign = "≤" if row.get("at_most") else "≥"

@@ -231,8 +231,8 @@ class Flow(_Options):
 
     ``rate``: frames a second that are compared (chosen by timestamp when the video is decoded; frames that are pushed
     are all used). ``short_side``: working size in pixels. ``method``: "dis" (dense inverse search, Kroeger et al. 2016;
-    ``preset``: OpenCV's "ultrafast", "fast" or "medium", or "balanced", which is as exact on films as the next method
-    and nine times as fast), "farneback" (Farnebäck 2003) or "raft" (torchvision's ``model``; ``weights``: "DEFAULT",
+    ``preset``: OpenCV's "ultrafast", "fast" or "medium", or "balanced", about as exact on films as the next method and
+    nine times as fast), "farneback" (Farnebäck 2003) or "raft" (torchvision's ``model``; ``weights``: "DEFAULT",
     one of torchvision's names, or ``file:PATH`` of a state_dict; ``iterations`` of its update; runs on the device, the
     others on the CPU). ``bins``: directions in the histogram.
 

@@ -82,7 +82,8 @@ class Selector:
         self._options, self._pictures = options, pictures
         self._finder: ShotFinder | SpacedFinder
         if options.method in ("content", "cluster"):
-            self._finder = ShotFinder(options, gap_ns, interval_ns if options.method == "cluster" else None)
+            longest_ns = interval_ns if options.method == "cluster" else None
+            self._finder = ShotFinder(options, gap_ns, longest_ns, pictures=pictures)
         else:
             self._finder = SpacedFinder(gap_ns, interval_ns if options.method == "uniform" else None)
         self._shots: list[Shot] = []

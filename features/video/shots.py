@@ -62,6 +62,7 @@ class Frame:
     """One frame and what is measured of it. ``lags``: differences from the frames 1, 2 and 3 before (0 to 1)."""
 
     pixels: Pixels
+    shape: tuple[int, ...]
     start_ns: int
     end_ns: int
     thumbnail: Pixels
@@ -82,6 +83,10 @@ class Frame:
         """Let go of the chunk that the frame came in."""
         if not self.owned:
             self.pixels, self.owned = self.pixels.copy(), True
+
+    def let_go(self) -> None:
+        """Forget the picture."""
+        self.pixels, self.owned = _LET_GO, True
 
     def kept(self, *, pixels: bool) -> Frame:
         """The same figures without what frames are compared by and, unless ``pixels``, without the picture."""
@@ -122,10 +127,8 @@ def check_follows(last: Frame, start_ns: int, pixels: Pixels) -> None:
             f"video.keyframes: got a frame at {start_ns} ns, allowed: not before {last.end_ns} ns, "
             "where the one it follows ends",
         )
-    if pixels.shape != last.pixels.shape:
-        raise ValueError(
-            f"video.keyframes: got frames {list(last.pixels.shape)} and {list(pixels.shape)}, allowed: one size"
-        )
+    if pixels.shape != last.shape:
+        raise ValueError(f"video.keyframes: got frames {list(last.shape)} and {list(pixels.shape)}, allowed: one size")
 
 
 def _halved(pixels: Pixels) -> Pixels:
@@ -150,6 +153,7 @@ def measure(pixels: Pixels, start_ns: int, end_ns: int) -> Frame:
     luma = cv2.mean(grey)[0] / 255
     return Frame(
         pixels=pixels,
+        shape=pixels.shape,
         start_ns=start_ns,
         end_ns=end_ns,
         thumbnail=thumbnail,
@@ -197,13 +201,16 @@ class ShotFinder:
 
     Each frame is decided on when those of the next 0.4 s, and at least four, are known; in a dissolve, when that has
     been seen for 0.8 s or is over. ``next_shots`` gives the shots that are over. Memory: those 1.2 s of pictures.
-    ``longest_ns``: shots are cut into pieces that last no longer.
+    ``longest_ns``: shots are cut into pieces that last no longer. Without ``pictures`` keyframes have no pixels.
     """
 
-    def __init__(self, options: ShotOptions, min_gap_ns: int, longest_ns: int | None = None) -> None:
+    def __init__(
+        self, options: ShotOptions, min_gap_ns: int, longest_ns: int | None = None, *, pictures: bool = True
+    ) -> None:
         self._options = options
         self._min_gap_ns = min_gap_ns
         self._longest_ns = longest_ns
+        self._pictures = pictures
         self._frames: list[Frame] = []
         self._placed = self._tested = 0
         self._run: list[Frame] = []
@@ -239,6 +246,8 @@ class ShotFinder:
         if self._frames:
             check_follows(self._frames[-1], start_ns, pixels)
         frame = measure(pixels, start_ns, end_ns)
+        if not self._pictures:
+            frame.let_go()
         frame.lags = tuple(difference(frame.thumbnail, before.thumbnail) for before in self._frames[:-4:-1])
         if self._options.fades:
             frame.sketch = _sketch(frame.thumbnail)
@@ -302,7 +311,7 @@ class ShotFinder:
             before = self._shot.keyframe
             extend(self._shot, frame)
             loser = frame if self._shot.keyframe is before else before
-            loser.pixels = _LET_GO  # what follows looks back, but not at pictures
+            loser.let_go()  # what follows looks back, but not at pictures
         self._placed += 1
         needed = bisect_right(self._frames, frame.start_ns - _REACH_NS, key=_start) - 1
         count = max(0, min(needed, self._placed - _WINDOW))
