@@ -1,4 +1,4 @@
-"""pyarrow in processes that are ours alone, which never see a pandas object."""
+"""pyarrow in workers, which never see a pandas object: what steps compute is computed in a child process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def spare_pandas() -> None:
 
     Where pandas is installed, pyarrow imports it when it makes its first array, to know a pandas object when it sees
     one: half a second to two, and 60 MB, in every process of a run. ``to_pandas`` works all the same, for it looks
-    again. Only for the command and its workers: elsewhere arrays may well be made of pandas objects.
+    again. For workers alone: where steps of others run (a child process, a serial run, fitting), arrays may be made of
+    pandas objects, whose missing numbers would then be no nulls.
     """
     if "pandas" in sys.modules:
         return

@@ -112,10 +112,7 @@ def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
     """Take the options that come before every command."""
-    del debug  # main() reads it: it handles the errors
-    from pipeline.arrow import spare_pandas
-
-    spare_pandas()
+    # main() reads --debug: it handles the errors
 
 
 def console(*, error: bool = False) -> Any:
