@@ -43,7 +43,7 @@ FEATURES: dict[str, Stream] = {
     "video.flow": "video",
     "video.keyframes": "video",
 }
-RECIPE = {"steps": [], "weights": None, "state": None}
+RECIPE: dict[str, Any] = {"steps": [], "weights": None, "state": None}
 DIM = 2
 SCANNED = "scanned.arrow"
 

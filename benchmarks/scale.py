@@ -33,9 +33,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from harness import ROOT, emit, figure, in_fresh_process, seconds, table
+from plan import FEATURES, RECIPE, SHARD_SAMPLES
 
 from features.audio.mfcc import Mfcc
-from features.types import STREAMS, Stream
+from features.types import STREAMS
 from pipeline.chain import Chain
 from pipeline.execute.cluster import Cluster
 from pipeline.execute.ledger import entry_name
@@ -47,15 +48,6 @@ from pipeline.store.quarantine import to_table
 from pipeline.store.snapshot import KEYS_SCHEMA
 from pipeline.work import Place, shard_work
 
-FEATURES: dict[str, Stream] = {
-    "audio.mfcc": "audio",
-    "image.cnn": "image",
-    "text.word2vec": "text",
-    "video.flow": "video",
-    "video.keyframes": "video",
-}
-RECIPE: dict[str, Any] = {"steps": [], "weights": None, "state": None}
-SHARD_SAMPLES = 64
 GOAL_SAMPLES, GOAL_WORKERS = 10_000_000, 1_000
 GOAL_SHARDS = GOAL_SAMPLES // SHARD_SAMPLES
 
