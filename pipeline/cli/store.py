@@ -148,7 +148,8 @@ def pictures(
         emit(found | {"missed": kept.missed})
     else:
         out = console()
-        out.print(f"{kept.pictures} pictures of {kept.samples} samples, {kept.size / 1e6:.1f} MB: {kept.path}")
+        told = f"{kept.pictures} pictures of {kept.samples} samples, {kept.size / 1e6:.1f} MB: {kept.path}"
+        out.print(told, markup=False)
         for sample_id, why in kept.missed.items():
             out.print(f"no pictures of {sample_id}: {why}", markup=False)
     if kept.missed:
