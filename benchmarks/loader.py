@@ -5,8 +5,8 @@
 
 Every reader gives the same rows in batches of the same size as torch tensors; the sums of all numbers are compared
 first. Medians of interleaved rounds over whole epochs, warm page cache, the allocator set as docs/loader.md advises:
-wall and CPU seconds, and the memmap's over the reader's (`/ memmap`, higher is better; CPU counts the prefetch thread
-too). Peers that are not installed are left out and named. Some 0.6 GB a case in a temporary folder, which is removed.
+wall and CPU seconds, and the memmap's over the reader's (`/ memmap`, higher is better; CPU counts all threads).
+Peers that are not installed are left out and named. Some 0.6 GB a case in a temporary folder, which is removed.
 
 The memmap of a case is a plain file of the same numbers: read in order for `unshuffled`, gathered by a permutation of
 all rows for `shuffled`; for sequences one slice a sample, concatenated or laid into zeros. The loader shuffles within
@@ -203,8 +203,11 @@ def memmap_two(data: Data, *, shuffled: bool) -> Iterator[torch.Tensor]:
     rows = data.case.lengths[0]
     both = [data.memmap(name).reshape(-1, rows * dim) for name, dim in data.case.features.items()]
     for chunk in data.chunks(shuffled=shuffled):
-        for values in both:
-            yield torch.from_numpy(values[chunk] if shuffled else np.array(values[chunk[0] : chunk[-1] + 1]))
+        # both are there at one time, as a trainer needs them
+        yield from [
+            torch.from_numpy(values[chunk] if shuffled else np.array(values[chunk[0] : chunk[-1] + 1]))
+            for values in both
+        ]
 
 
 # The loader

@@ -164,7 +164,7 @@ def predict(
     logits, present = [], []
     events.started(_STAGE, len(samples), "samples")
     with torch.inference_mode():
-        for batch in samples.batches(_BATCH, shuffle="none", rank=0, world_size=1, prefetch=2):
+        for batch in samples.batches(_BATCH, shuffle="none", rank=0, world_size=1):
             values = {name: value.to(device) for name, value in batch["values"].items()}
             masks = {name: mask.to(device) for name, mask in batch["mask"].items()}
             logits.append(network(values, masks).float().cpu())

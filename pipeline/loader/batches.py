@@ -17,6 +17,8 @@ from pipeline.loader.prefetch import Prefetch
 from pipeline.loader.samples import LAYOUTS, Batch, Layout, Samples
 
 _VERSION = 1
+_AHEAD = 4
+"""Batches made ahead where something must be decoded."""
 
 
 class Batches(IterableDataset[Batch]):
@@ -26,7 +28,8 @@ class Batches(IterableDataset[Batch]):
     in what order samples come and how ranks share them. ``rank`` and ``world_size`` are those of
     ``torch.distributed`` where it is initialised, else 0 of 1. ``layout``: ``pad`` or ``pack``. ``views``: in every
     epoch each sample comes as itself or as one of its augmentations, drawn by (seed, epoch, sample id). ``prefetch``:
-    how many batches one thread makes ahead; 0: none, they are made when asked for.
+    how many batches one thread makes ahead; 0: none, they are made when asked for. By default 0 where everything is
+    mapped, since a batch is no more than a copy then, and handing it over costs as much as making it; else 4.
 
     A batch depends on the samples, the seed, the epoch and its place in the order: not on the number of workers, nor on
     what was read before. In a ``DataLoader`` with ``batch_size=None`` and workers, worker w of n makes every n-th batch
@@ -48,12 +51,14 @@ class Batches(IterableDataset[Batch]):
         rank: int | None = None,
         world_size: int | None = None,
         remainder: Remainder = "pad",
-        prefetch: int = 4,
+        prefetch: int | None = None,
     ) -> None:
         if shuffle not in SHUFFLES:
             raise ValueError(f"shuffle: got {shuffle!r}, allowed: {', '.join(SHUFFLES)}")
         if layout not in LAYOUTS:
             raise ValueError(f"layout: got {layout!r}, allowed: {', '.join(LAYOUTS)}")
+        if prefetch is None:
+            prefetch = 0 if all(share == 1.0 for share in data.mapped.values()) else _AHEAD
         if window_bytes < 1 or prefetch < 0:
             raise ValueError(f"got window_bytes {window_bytes}, prefetch {prefetch}, allowed: at least 1, at least 0")
         if (rank is None) != (world_size is None):

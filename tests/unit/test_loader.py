@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,17 @@ def test_what_is_not_mapped_is_told(grain: Grain, caplog: pytest.LogCaptureFixtu
     for notice in samples.notices:
         assert "row groups are decoded by pyarrow, not mapped: " in notice
         assert notice in caplog.text
+
+
+def test_batches_are_made_ahead_where_something_is_decoded(grain: Grain) -> None:
+    samples = wanted(grain)
+    decoded = any(share < 1.0 for share in samples.mapped.values())
+    assert samples.batches(4).prefetch == (4 if decoded else 0)
+    assert samples.batches(4, prefetch=2).prefetch == 2
+    for _ in samples.batches(1):
+        threads = [thread for thread in threading.enumerate() if thread.name == "gristmill-prefetch"]
+        assert len(threads) == (1 if decoded else 0)
+        break
 
 
 def test_decoded_groups_are_forgotten_when_they_take_too_much(grain: Grain) -> None:

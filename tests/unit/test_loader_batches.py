@@ -286,10 +286,11 @@ def test_a_fault_is_raised_at_its_place_and_the_thread_ends() -> None:
 
 
 def test_leaving_early_leaves_no_thread(samples: Samples) -> None:
-    for batch in samples.batches(2):
+    for batch in samples.batches(2, prefetch=4):
         del batch
         break
-    iterator = iter(samples.batches(2))
+    iterator = iter(samples.batches(2, prefetch=4))
     next(iterator)
+    assert [thread for thread in threading.enumerate() if thread.name == "gristmill-prefetch"]
     iterator.close()  # type: ignore[attr-defined]
     assert not [thread for thread in threading.enumerate() if thread.name == "gristmill-prefetch"]
