@@ -67,6 +67,8 @@ def examine(path: Path, *, golden: bool = True, events: Events = SILENT) -> Iter
     features = _count(sum(len(dataset.features) for dataset in catalog.datasets.values()), "feature")
     yield Finding(name="catalog", ok=True, found=f"{datasets}, {features}")
     yield _look("device", lambda: device(catalog), "engine.device: auto")
+    if catalog.engine.video_decoder == "nvdec":
+        yield _look("video decoder", nvdec, "engine.video_decoder: software")
     yield _look("memory", lambda: memory(catalog), "fewer engine.workers, or more engine.memory")
     yield _look("disk", lambda: disk(catalog), "make room, or move the store")
     yield _look("store", lambda: writable(catalog), "check that the store's address and rights are right")
@@ -150,6 +152,15 @@ def device(catalog: Catalog) -> str:
         torch.zeros(1, device="cuda").add_(1).item()
         return f"cuda: {torch.cuda.device_count()} of {torch.cuda.get_device_name(0)}"
     return f"{found}, {cores()} cores"
+
+
+def nvdec() -> str:
+    """A GPU of this machine decodes video."""
+    from pipeline.execute.engine import check_decoder
+    from pipeline.media.hardware import missing
+
+    check_decoder(missing())
+    return "a GPU decodes video, where it gives the same frames as software"
 
 
 def memory(catalog: Catalog) -> str:

@@ -235,8 +235,9 @@ class Run:
 
     def _shard_work(self, shards: Mapping[int, set[str]], engine: Engine) -> Iterator[ShardWork]:
         states = {name: self._fitting.reference(name, feature) for name, feature in self.planned.features.items()}
+        hardware = self.catalog.engine.video_decoder == "nvdec"
         for piece in shard_work(self.planned, shards, self._place, states, self._device):
-            yield replace(piece, guard=engine.guard, decode_threads=engine.decode_threads)
+            yield replace(piece, guard=engine.guard, decode_threads=engine.decode_threads, hardware=hardware)
 
     @property
     def _place(self) -> Place:

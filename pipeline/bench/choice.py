@@ -46,7 +46,8 @@ def choose_work(
         _piece(place, name, number, rows[first : first + SHARD_SAMPLES], dataset.features, states, device)
         for number, first in enumerate(range(0, len(rows), SHARD_SAMPLES))
     ]
-    pieces = [piece for piece in pieces if piece.features]
+    hardware = catalog.engine.video_decoder == "nvdec"
+    pieces = [replace(piece, hardware=hardware) for piece in pieces if piece.features]
     if not pieces:
         why = "; ".join(skipped) or f"{len(table)} samples, of which {len(rows)} have media"
         raise GristmillError(f"{name}: nothing can be measured: {why}; cure: gristmill run {name}")

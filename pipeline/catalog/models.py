@@ -60,6 +60,11 @@ class Engine(Model):
         description="threads of a worker that decode ahead of its device; auto: none on a CPU, whose cores are busy "
         "anyway, and the worker's share of the cores with a GPU",
     )
+    video_decoder: Literal["software", "nvdec"] = Field(
+        default="software",
+        description="nvdec: a GPU's own decoder, for files of which it gives the same frames as software (some are "
+        "compared, of each file); the others are decoded in software, which a notice tells. It pays for long videos",
+    )
     scheduler: Text | None = Field(
         default=None,
         pattern=r"^(tcp|tls|ws|wss|ucx)://.+",

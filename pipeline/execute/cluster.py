@@ -21,9 +21,10 @@ from features.errors import GristmillError, RunFailedError
 from pipeline.arrow import spare_pandas
 from pipeline.catalog.models import Engine as Settings
 from pipeline.catalog.steps import importable
-from pipeline.execute.engine import Piece, Result, Work, cores
+from pipeline.execute.engine import Piece, Result, Work, check_decoder, cores
 from pipeline.execute.work import Guard
 from pipeline.keys import code_digest
+from pipeline.media.hardware import missing
 
 # One thread a worker for every library with threads of its own, so that workers do not fight for cores; and freed
 # pages stay with the process: eager torch is several times slower when each batch faults its pages in anew.
@@ -235,6 +236,9 @@ def remote_cluster(settings: Settings, device: str, folder: Path) -> Iterator[Cl
         if not found:
             raise GristmillError(f"engine.scheduler: {settings.scheduler} has no workers; cure: start some")
         _check_code(client)
+        if settings.video_decoder == "nvdec":
+            for address, told in client.run(missing).items():
+                check_decoder(told and f"{address}: {told}")
         slots = sum(worker["nthreads"] for worker in found.values())
         if settings.memory == "auto":
             each = min(worker["memory_limit"] / worker["nthreads"] for worker in found.values())

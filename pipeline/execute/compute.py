@@ -271,7 +271,7 @@ class _Job:
                 step: Any = feature.selector or feature.extractor
                 frames[feature.name] = step.request
         streams: frozenset[Stream] = frozenset(s for f in wanting for s in f.streams if s != "video")
-        return Wants(sample, frames, streams) if wanting else None
+        return Wants(sample, frames, streams, self.work.hardware) if wanting else None
 
     def read(self, sample: SampleWork, pieces: Iterator[Decoded], at_work: list[str]) -> None:
         """Decode a sample's media once and hand them to every feature that wants them."""

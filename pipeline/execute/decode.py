@@ -63,6 +63,8 @@ class Wants:
     sample: SampleWork
     frames: Mapping[str, FrameRequest]
     streams: frozenset[Stream]
+    hardware: bool = False
+    """Video is decoded by the GPU, where it gives the same frames."""
 
     def decode(self) -> Iterator[Decoded]:
         """Decode each file once. What is wrong with a medium comes as ``Broken``; nothing is raised for it.
@@ -104,7 +106,8 @@ class Wants:
         clips: list[AudioClip] = []
         broken: set[Stream] = set()
         count = 1
-        events = decode(Source(self.sample.uris["video"]), span=self.sample.span, frames=self.frames, audio=audio)
+        source, span = Source(self.sample.uris["video"]), self.sample.span
+        events = decode(source, span=span, frames=self.frames, audio=audio, hardware=self.hardware)
         while True:
             begun = time.perf_counter()
             piece: Piece | None = None

@@ -12,6 +12,7 @@ from features.errors import GristmillError
 from pipeline.catalog.models import Engine as Settings
 from pipeline.catalog.steps import importable
 from pipeline.execute.work import Guard
+from pipeline.media.hardware import missing
 
 
 class Piece(Protocol):
@@ -79,6 +80,15 @@ def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> str:
     return "cpu"
 
 
+def check_decoder(told: str | None) -> None:
+    """Raise ``GristmillError`` where a GPU is to decode video and, as ``told``, cannot."""
+    if told is not None:
+        raise GristmillError(
+            f"engine.video_decoder: got 'nvdec', but no GPU decodes video here ({told}); allowed here: software; "
+            "cure: install NVIDIA's driver with its video libraries (libnvcuvid), or set video_decoder: software"
+        )
+
+
 def cores() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -86,6 +96,8 @@ def cores() -> int:
 
 def open_engine(settings: Settings, device: str, folder: Path) -> AbstractContextManager[Engine]:
     """Open an engine; closing it stops its workers. ``folder`` holds the user's own steps, where there are any."""
+    if settings.video_decoder == "nvdec" and settings.scheduler is None:
+        check_decoder(missing())
     threads = settings.decode_threads
     if settings.kind == "serial":
         return _serial(folder, 0 if threads == "auto" else threads)

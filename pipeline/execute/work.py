@@ -81,6 +81,8 @@ class ShardWork:
     device: str
     decode_threads: int = 0
     """Threads that decode ahead of the device; 0: none."""
+    hardware: bool = False
+    """Video is decoded by the GPU, where it gives the same frames."""
     guard: Guard | None = None
     """Limits of the child process that computes; ``None``: this process computes, without limits."""
 

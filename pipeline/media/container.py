@@ -15,6 +15,7 @@ from pipeline.media.source import Source, looks_like
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
+    from av.codec.hwaccel import HWAccel
     from av.container import InputContainer
     from av.packet import Packet
     from av.stream import Stream
@@ -29,6 +30,7 @@ _DEMUXERS = (
     "aac,ac3,eac3,dts,truehd,amr,amrnb,amrwb,loas,tta,wv,ape,mpc,mpc8,tak,gxf,mxf,nut,rm,dv,h264,hevc,obu,ivf,m4v,vc1,"
     "wtv,gif,apng,yuv4mpegpipe,iamf"
 )
+SOFTWARE = "cure: engine.video_decoder: software"
 _TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT, as av.format.Flags.ts_discont
 
 
@@ -42,10 +44,11 @@ def pyav() -> ModuleType:
 
 
 @contextmanager
-def open_container(source: Source) -> Iterator[InputContainer]:
+def open_container(source: Source, hwaccel: HWAccel | None = None) -> Iterator[InputContainer]:
     """Open ``source`` by content, whatever its name. Nothing but this one file is ever opened.
 
-    Raises ``SampleError``: what ``Source.open`` raises, ``unsupported_format`` or ``corrupt``.
+    ``hwaccel``: what decodes its video, instead of software. Raises ``SampleError``: what ``Source.open`` raises,
+    ``unsupported_format``, ``corrupt``, or ``unreadable`` where ``hwaccel`` cannot be had.
     """
     av = pyav()
     stream = source.open()
@@ -55,9 +58,13 @@ def open_container(source: Source) -> Iterator[InputContainer]:
                 _Nameless(stream),
                 metadata_errors="replace",
                 options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"},
+                hwaccel=hwaccel,
             )
-        except av.FFmpegError as error:
-            raise _open_error(source, error) from error
+        except (av.FFmpegError, RuntimeError) as error:  # RuntimeError: no stream that the hardware decodes
+            if hwaccel is None:
+                raise _open_error(source, error) from error
+            told = f"the GPU's decoder cannot be opened for it ({error}); {SOFTWARE}"
+            raise source.error(Reason.UNREADABLE, told) from error
         with container:
             yield container
     finally:

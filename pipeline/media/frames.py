@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
-_HALVED = ("yuv420", "yuvj420", "yuv422", "yuvj422", "nv12", "p010")
+_HALVED = ("yuv420", "yuvj420", "yuv422", "yuvj422")
+_PLANAR = {"nv12": "yuv420p", "nv16": "yuv422p", "nv24": "yuv444p", "p010le": "yuv420p10le", "p210le": "yuv422p10le"}
+"""Layouts in which hardware gives frames -> that in which software gives the same numbers."""
 _CHUNK_BYTES = 4 << 20  # larger buffers cost more in page faults than in calls
 
 
@@ -144,6 +146,7 @@ class _Scaler:
         """
         from av.video.reformatter import ColorRange, Interpolation
 
+        frame = planar(frame)
         if self._size is None:
             self._size = scaled(frame.width, frame.height, self._request.short_side)
         width, height = self._size
@@ -175,6 +178,14 @@ class _Scaler:
             threads=1,
         )
         return cast("Pixels", converted.to_ndarray())
+
+
+def planar(frame: VideoFrame) -> VideoFrame:
+    """The same numbers in planes, as software decoders give them, where hardware gave colour interleaved."""
+    layout = _PLANAR.get(frame.format.name)
+    if layout is None:
+        return frame
+    return frame.reformat(format=layout, src_color_range=frame.color_range, dst_color_range=frame.color_range)
 
 
 def scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from features.base import FrameRequest
@@ -12,6 +13,7 @@ from features.time import NS_PER_SECOND, Span
 from features.types import AudioClip, Stream
 from pipeline.media.audio import AudioTrack, check_finite, read_audio
 from pipeline.media.container import Demuxer, choose, clock_offset_ns, open_container
+from pipeline.media.hardware import accelerator, disagreement
 from pipeline.media.source import DEFAULT_LIMITS, Limits, Source
 from pipeline.media.video_track import FrameChunk, Job, Notice, SeekMissedError, VideoTrack
 
@@ -52,6 +54,7 @@ def decode(
     limits: Limits = DEFAULT_LIMITS,
     chunk: int = 16,
     threads: int = 1,
+    hardware: bool = False,
 ) -> Iterator[Event]:
     """Decode a video once for every request in ``frames`` and, with ``audio``, the sound of the same container.
 
@@ -70,6 +73,9 @@ def decode(
     those are decoded, at the same times; other damage than theirs then goes unseen. Grey and RGB are full range, by the
     colour matrix that the stream declares (BT.601 where it does not). ``threads`` is what one decoder may use.
 
+    ``hardware``: the GPU decodes, where it gives what software gives (see ``hardware``, the module); where not, a
+    ``Notice`` says why, and software does.
+
     With ``span`` the frames whose time ``[start, end)`` overlaps it are returned; the first may begin before it. They
     are the frames that a full pass gives, at the same times (of key frames: the first frame of the window, which need
     not be one, and those that begin in it). The sound is cut to the sample, as by ``read_audio``.
@@ -80,8 +86,8 @@ def decode(
     Raises ``ValueError`` at once for impossible arguments, and while iterating ``SampleError`` when nothing asked for
     can be read: what ``Source`` raises, ``unsupported_format``, ``corrupt``, ``no_video_track``, ``no_audio_track``,
     ``empty`` (no frame, or none inside ``span``), ``bad_timestamps`` (no times, or more frames dropped for their time
-    than kept) or ``too_large``. When both streams are asked for and one fails, a ``Failure`` says so and the other
-    goes on.
+    than kept), ``too_large``, or ``unreadable`` where the GPU failed in the middle. When both streams are asked for
+    and one fails, a ``Failure`` says so and the other goes on.
     """
     if not frames and not audio:
         raise ValueError("decode: got no request, allowed: at least one of frames and audio")
@@ -93,7 +99,22 @@ def decode(
         if request.short_side is not None and request.short_side < 1:
             raise ValueError(f"decode: {key}: got short_side {request.short_side}, allowed: at least 1, or None")
     job = Job(source, frames, span, limits, chunk, threads)
-    return _full_pass(job, audio=audio) if span is None else _window_pass(job, span, audio=audio)
+    return _on_hardware(job, audio=audio) if hardware and frames else _pass(job, audio=audio)
+
+
+def _on_hardware(job: Job, *, audio: bool) -> Iterator[Event]:
+    reason = disagreement(job.source, job.span)
+    if reason is not None:
+        yield Notice(f"{job.source.uri}: decoded in software, not by the GPU: {reason}")
+    yield from _pass(replace(job, hardware=reason is None), audio=audio)
+
+
+def _pass(job: Job, *, audio: bool) -> Iterator[Event]:
+    return _full_pass(job, audio=audio) if job.span is None else _window_pass(job, job.span, audio=audio)
+
+
+def _opened(job: Job) -> AbstractContextManager[InputContainer]:
+    return open_container(job.source, accelerator() if job.hardware else None)
 
 
 def _window_pass(job: Job, span: Span, *, audio: bool) -> Iterator[Event]:
@@ -111,7 +132,7 @@ def _window_pass(job: Job, span: Span, *, audio: bool) -> Iterator[Event]:
 
 def _full_pass(job: Job, *, audio: bool) -> Iterator[Event]:
     """One full pass; a stream that fails ends the pass only when no other is left."""
-    with open_container(job.source) as container:
+    with _opened(job) as container:
         tracks: dict[Stream, VideoTrack | _SoundTrack] = {}
         failures: list[Failure] = []
         makers: list[tuple[Stream, Any]] = []
@@ -163,7 +184,7 @@ def _window(job: Job, span: Span) -> Iterator[Event]:
 
 
 def _window_from(job: Job, from_ns: int | None) -> Iterator[Event]:
-    with open_container(job.source) as container:
+    with _opened(job) as container:
         track = VideoTrack(job, container, sought=from_ns is not None)
         if from_ns is not None:
             track.seek(container, from_ns)

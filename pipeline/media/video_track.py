@@ -13,7 +13,7 @@ from features.errors import Reason
 from features.time import NS_PER_SECOND, Span, round_ns, seconds_to_ns, ticks_to_ns
 from features.types import VideoClip
 from pipeline.media.audio import track_span
-from pipeline.media.container import choose, clock_offset_ns, pyav
+from pipeline.media.container import SOFTWARE, choose, clock_offset_ns, pyav
 from pipeline.media.frames import Feed, Turn
 from pipeline.media.source import Limits, Source
 
@@ -49,6 +49,8 @@ class Job:
     limits: Limits
     chunk: int
     threads: int
+    hardware: bool = False
+    """Decoded by the GPU, which was seen to give what software gives."""
 
 
 class SeekMissedError(Exception):
@@ -74,6 +76,7 @@ class VideoTrack:
         context.thread_count = job.threads
         context.thread_type = "SLICE"
         self._limits = job.limits
+        self._hardware = job.hardware
         self._check_size(context.width, context.height)
         keys: dict[FrameRequest, list[str]] = {}
         for key, request in job.frames.items():
@@ -196,6 +199,12 @@ class VideoTrack:
             )
 
     def _check_outcome(self) -> None:
+        if self._hardware and self._broken + self._corrupt:
+            raise self._source.error(
+                Reason.UNREADABLE,
+                f"the GPU decoded {self._broken} packets not at all and {self._corrupt} frames with faults, where "
+                f"software may use more; {SOFTWARE}",
+            )
         bad_times = self._untimed + self._disordered
         if bad_times > self._good:
             raise self._source.error(
