@@ -221,6 +221,7 @@ class _Loader:
         return text.rstrip("/")
 
     def _checked_root(self, root: str, place: Place) -> str | None:
+        """The root, unless it cannot be one. It need not be there: that matters where media are read, not features."""
         if "://" in root:
             import fsspec
 
@@ -234,12 +235,7 @@ class _Loader:
                 cure = "pip install 'gristmill[s3]'" if scheme in ("s3", "s3a") else "install that package"
                 self._add(place, f"{scheme}:// cannot be read here: {error}; cure: {cure}")
                 return None
-        elif not Path(root).exists():
-            self._add(
-                place, f"no such folder: {root}; cure: make it, or correct the path (it is relative to the catalog)"
-            )
-            return None
-        elif not Path(root).is_dir():
+        elif Path(root).exists() and not Path(root).is_dir():
             self._add(place, f"{root} is a file, allowed: {_SCHEMES}")
             return None
         return root

@@ -57,13 +57,18 @@ def shown(value: Any) -> str:
 
 
 def file_problem(root: str, written: str, kind: str) -> str | None:
-    """What is wrong with ``written`` as the path, below the local folder ``root``, of a file (of a ``kind``)."""
+    """What is wrong with ``written`` as the path, below the local folder ``root``, of a file (of a ``kind``).
+
+    Below a root that is not there, no file need be.
+    """
     path = posixpath.normpath(written)
     if path.startswith(("/", "..")) or "\0" in path:
         return f"got {shown(written)}, allowed: a path below root ({root})"
     real = os.path.realpath(Path(root, path))
     if not real.startswith(root.rstrip("/") + "/"):
         return f"{written} is a symbolic link to {real}, allowed: a file below root ({root})"
+    if not Path(root).is_dir():
+        return None
     if not Path(real).exists():
         folder = Path(root, path).parent
         beside = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []

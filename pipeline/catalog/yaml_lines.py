@@ -68,6 +68,22 @@ class Document:
                 break
         return found
 
+    def end(self, key: str) -> tuple[int, int] | None:
+        """Where a key of the document's mapping ends, whose value is a block mapping: lines before, and its indent."""
+        pairs = self._root.value if isinstance(self._root, yaml.MappingNode) else []
+        node = next((value for name, value in pairs if name.value == key), None)
+        if not isinstance(node, yaml.MappingNode) or node.flow_style or not node.value:
+            return None
+        last: yaml.Node = node
+        indent, mark = node.value[0][0].start_mark.column, node.end_mark
+        while isinstance(last, yaml.CollectionNode) and not last.flow_style and last.value:
+            key_node, last = last.value[-1] if isinstance(last, yaml.MappingNode) else (None, last.value[-1])
+            mark = last.end_mark  # of a literal block: the beginning of the next line
+            if key_node is not None and last.start_mark.index < key_node.start_mark.index:  # an alias
+                mark = key_node.end_mark
+                break
+        return mark.line + (1 if mark.column else 0), indent
+
     def _compose(self, text: str) -> yaml.Node | None:
         try:
             composer = _Composer(text)

@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 import typer.core
 
 from features.errors import CatalogError, GristmillError
+
+if TYPE_CHECKING:
+    from pipeline.catalog import Catalog
 
 ORDER = (
     *("demo", "init", "schema", "doctor", "plan", "run", "retry", "align", "rebuild", "train", "predict"),
@@ -105,6 +109,7 @@ SnapshotOption = Annotated[
 ]
 
 QUARANTINED = 3
+T = TypeVar("T")
 
 
 @app.callback()
@@ -132,21 +137,42 @@ def emit_line(row: dict[str, Any] | str) -> None:
     sys.stdout.write((row if isinstance(row, str) else json.dumps(row)) + "\n")
 
 
+def for_each(catalog: Catalog, names: Iterable[str] | None, work: Callable[[str], T]) -> tuple[list[T], int]:
+    """Do something for each data set (``None``: all of them). Of several, one that fails is told and the others go on.
+
+    Returns what came out, and the exit code that the first failure calls for, else 0.
+    """
+    chosen = [catalog.dataset(name).name for name in names or catalog.datasets]
+    if len(chosen) == 1 or _debugging():
+        return [work(name) for name in chosen], 0
+    results, code = [], 0
+    for name in chosen:
+        try:
+            results.append(work(name))
+        except GristmillError as error:
+            _complain(f"{name}: {error}")
+            code = code or _exit_code(error)
+    return results, code
+
+
+def _debugging() -> bool:
+    return "--debug" in sys.argv[1:]
+
+
+def _exit_code(error: GristmillError) -> int:
+    return 2 if isinstance(error, CatalogError) else 1
+
+
 def main(application: typer.Typer = app) -> None:
     """Run the command line; errors made on purpose are printed without a traceback unless ``--debug`` is given."""
-    debug = "--debug" in sys.argv[1:]
+    debug = _debugging()
     try:
         application()
-    except CatalogError as error:
-        if debug:
-            raise
-        _complain(error)
-        sys.exit(2)
     except GristmillError as error:
         if debug:
             raise
         _complain(error)
-        sys.exit(1)
+        sys.exit(_exit_code(error))
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing was published\n")
         sys.exit(130)

@@ -25,6 +25,7 @@ from pipeline.cli.app import (
     console,
     emit,
     emit_line,
+    for_each,
 )
 
 
@@ -35,21 +36,22 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing catalog.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at a folder of media and write a catalog for it.
+    """Look at a folder of media and write a catalog for it, or add it to one.
 
     Example: gristmill init ~/clips && gristmill plan && gristmill run
     """
     from pipeline.init import propose, write
 
     proposal = propose(folder)
-    write(proposal, catalog, force=force)
+    added = write(proposal, catalog, force=force)
     if as_json:
-        emit({"catalog": str(catalog), "summary": proposal.summary})
+        emit({"catalog": str(catalog), "dataset": proposal.name, "added": added, "summary": proposal.summary})
         return
     out = console()
     for line in proposal.summary:
         out.print(line, markup=False)
-    out.print(f"Wrote {catalog}. Next: gristmill plan --catalog {catalog}", markup=False)
+    done = f"Added data set {proposal.name} to {catalog}" if added else f"Wrote {catalog}"
+    out.print(f"{done}. Next: gristmill plan --catalog {catalog}", markup=False)
 
 
 @app.command()
@@ -88,22 +90,27 @@ def plan(
 
     loaded = load_catalog(catalog)
     documents = {}
-    for name in datasets or loaded.datasets:
+
+    def one(name: str) -> None:
         with drawing(console(error=True)) as events:
             run = plan_dataset(loaded, name, events=events, verify_content=verify_content, asked=asked)
         if listed:
             for sample_id, feature, reason in run.planned.listing():
                 row = {"dataset": name, "sample_id": sample_id, "feature": feature, "reason": reason}
                 emit_line(row if as_json else "\t".join(row.values()))
-            continue
+            return
         costs = run.estimate()
         if as_json:
             documents[name] = {"reasons": {what: dict(why) for what, why in run.report.reasons.items()}}
             documents[name] |= {"estimate": costs.as_json()}
         else:
             print_plan(console(), name, run.report.reasons, costs)
+
+    _, code = for_each(loaded, datasets, one)
     if as_json and not listed:
         emit(documents)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -224,15 +231,16 @@ def _run(
 
     loaded = load_catalog(catalog)
     with drawing(console(error=True)) as events:
-        reports = [
-            function(loaded, name, events=events, engine="serial" if serial else None, **options)
-            for name in datasets or loaded.datasets
-        ]
-    finish_run(reports, strict=strict, as_json=as_json)
+
+        def one(name: str) -> Any:
+            return function(loaded, name, events=events, engine="serial" if serial else None, **options)
+
+        reports, code = for_each(loaded, datasets, one)
+    finish_run(reports, strict=strict, as_json=as_json, code=code)
 
 
-def finish_run(reports: list[Any], *, strict: bool, as_json: bool) -> None:
-    """Print reports of runs and end the command with the exit code that they call for."""
+def finish_run(reports: list[Any], *, strict: bool, as_json: bool, code: int = 0) -> None:
+    """Print reports of runs and end the command with the exit code that they call for, or ``code`` if that is not 0."""
     from pipeline.console import print_report
 
     if as_json:
@@ -242,6 +250,8 @@ def finish_run(reports: list[Any], *, strict: bool, as_json: bool) -> None:
             print_report(console(), report)
             if report.page:
                 console().print(f"Report: {report.page}", markup=False, soft_wrap=True)
+    if code:
+        raise typer.Exit(code)
     if strict and any(report.samples is not None and report.samples.quarantined for report in reports):
         raise typer.Exit(QUARANTINED)
 

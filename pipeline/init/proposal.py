@@ -10,6 +10,8 @@ from pathlib import Path
 
 from features.errors import CatalogError
 from features.types import STREAMS
+from pipeline.catalog import load_catalog
+from pipeline.catalog.yaml_lines import Document
 from pipeline.init.features import feature_lines
 from pipeline.init.files import counted, look
 from pipeline.init.folders import folder_source
@@ -44,17 +46,23 @@ class Proposal:
             f"store: {_relative(store, here)}",
             "",
             "datasets:",
-            f"  {scalar(self.name)}:",
-            f"    root: {_relative(self.folder, here)}",
-            *(f"    {line}" for line in self.source),
-            "    features:",
-            *(f"      {line}" for line in self.features),
-            f"    align: {{grid: {self.grid:g}, default: mean}}  # seconds; the same rows for every feature",
-            *(["    train: {methods: [early, late]}  # beside every feature alone"] if self.trainable else []),
-            f"    max_failed: {0.5 if self.silent else 0.1}  # share of samples that may fail; above, a run publishes "
-            + ("nothing (videos without sound fail audio.mfcc)" if self.silent else "nothing"),
+            *(f"  {line}" for line in self.entry(here)),
         ]
         return "\n".join(lines) + "\n"
+
+    def entry(self, here: Path) -> list[str]:
+        """Return the lines of the data set alone, as they stand in a catalog in the folder ``here``."""
+        return [
+            f"{scalar(self.name)}:",
+            f"  root: {_relative(self.folder, here)}",
+            *(f"  {line}" for line in self.source),
+            "  features:",
+            *(f"    {line}" for line in self.features),
+            f"  align: {{grid: {self.grid:g}, default: mean}}  # seconds; the same rows for every feature",
+            *(["  train: {methods: [early, late]}  # beside every feature alone"] if self.trainable else []),
+            f"  max_failed: {0.5 if self.silent else 0.1}  # share of samples that may fail; above, a run publishes "
+            + ("nothing (videos without sound fail audio.mfcc)" if self.silent else "nothing"),
+        ]
 
 
 def propose(folder: Path) -> Proposal:
@@ -91,17 +99,46 @@ def propose(folder: Path) -> Proposal:
     )
 
 
-def write(proposal: Proposal, target: Path, force: bool = False) -> Path:
-    """Write the catalog to ``target``. Raises ``CatalogError`` when there is one already, unless ``force``."""
+def write(proposal: Proposal, target: Path, force: bool = False) -> bool:
+    """Write the catalog to ``target``, or add the data set to the one that is there; ``force``: overwrite it.
+
+    What stands in a catalog is kept to the letter. Returns whether it was added. Raises ``CatalogError``, and leaves
+    everything as it is, when there is a data set of that name or the catalog is not in order.
+    """
     if target.is_dir():
         raise CatalogError([f"{target}: got a folder, allowed: a file; cure: --catalog {target / 'data_catalog.yaml'}"])
-    if target.exists() and not force:
-        raise CatalogError([f"{target}: exists already and is left as it is; cure: another --catalog, or --force"])
+    adds = target.exists() and not force
+    text = _with_entry(proposal, target) if adds else proposal.text(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
-    partial.write_text(proposal.text(target), encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
+    try:
+        if adds:
+            load_catalog(partial)
+    except CatalogError:
+        partial.unlink()
+        raise
     partial.replace(target)
-    return target
+    return adds
+
+
+def _with_entry(proposal: Proposal, target: Path) -> str:
+    """The text of the catalog at ``target`` with one more data set, at the end of the others."""
+    cure = "it is left as it is; cure: another --catalog, or --force, which overwrites it"
+    try:
+        catalog = load_catalog(target)
+    except CatalogError as error:
+        raise CatalogError([*error.problems, f"{target}: no data set can be added to it; {cure}"]) from error
+    if proposal.name in catalog.datasets:
+        raise CatalogError([f"{target}: data set {proposal.name!r} is there already; {cure}"])
+    text = target.read_text("utf-8-sig")
+    end = Document(text).end("datasets")
+    if end is None:
+        raise CatalogError([f"{target}: datasets is written in braces, which nothing can be added to; {cure}"])
+    line, indent = end
+    lines = text.splitlines()
+    entry = proposal.entry(target.absolute().parent.resolve())
+    return "\n".join([*lines[:line], "", *(" " * indent + each for each in entry), *lines[line:]]) + "\n"
 
 
 def _relative(path: Path, here: Path) -> str:

@@ -72,7 +72,7 @@ class LocalRoot:
 
     def __init__(self, root: str) -> None:
         if not Path(root).is_dir():
-            raise CatalogError([f"root: no such folder: {root}; cure: make it, or correct the catalog"])
+            raise CatalogError([f"root: no such folder: {root}; cure: make or mount it, or correct the catalog"])
         self._root = os.path.realpath(root).rstrip("/")
         self._inside = {"": True}
         self._names: dict[str, tuple[str, ...]] = {}

@@ -360,8 +360,6 @@ datasets:
         "did you mean 'store'?",
         f"{at}:3: engine.kind: got 'dusk', allowed: 'dask' or 'serial'; did you mean 'dask'?",
         f"{at}:3: engine.workers: got 0, allowed: greater than or equal to 1 or 'auto'",
-        f"{at}:6: {clips}.root: no such folder: {write(text).parent}/nowhere; cure: make it, or correct the path "
-        "(it is relative to the catalog)",
         f"{at}:7: {clips}.source: kind: got 'foldr', allowed: csv, folder, jsonl, parquet; did you mean 'folder'?",
         f"{at}:8: {clips}.splits: the shares of train, validation and test sum to 0.9, allowed: 1",
         f"{at}:12: {clips}.features.voice.options.fram: unknown option 'fram'; allowed: bands, copy, frame, limit, mode"

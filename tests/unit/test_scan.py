@@ -216,7 +216,7 @@ def test_nothing_to_find(tmp_path: Path) -> None:
     touch(tmp_path, "a.csv", "b.wav")
     with pytest.raises(CatalogError, match=r"files of other kinds: \.csv 1; left out by include: 1; cure: put media"):
         folder(tmp_path, include=["*.mp4"])
-    with pytest.raises(CatalogError, match=rf"^root: no such folder: {tmp_path}/gone; cure: make it, or correct the "):
+    with pytest.raises(CatalogError, match=rf"^root: no such folder: {tmp_path}/gone; cure: make or mount it, or corr"):
         folder(tmp_path / "gone")
 
 
