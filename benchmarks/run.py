@@ -42,6 +42,7 @@ class Benchmark:
 BENCHMARKS = {
     "align": Benchmark("align.py"),
     "audio": Benchmark("audio.py"),
+    "check": Benchmark("check.py"),
     "denoise": Benchmark("denoise.py", peers=True),
     "engine": Benchmark("engine.py"),
     "fusion": Benchmark("fusion.py"),

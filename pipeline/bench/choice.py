@@ -12,7 +12,7 @@ from features.errors import GristmillError
 from pipeline.catalog import Catalog
 from pipeline.chain import Chain
 from pipeline.events import Events
-from pipeline.execute.engine import Engine
+from pipeline.execute.engine import Engine, cores
 from pipeline.execute.work import FeatureWork, SampleWork, ShardWork
 from pipeline.plan import sample_rows
 from pipeline.scan import scan
@@ -21,7 +21,8 @@ from pipeline.store import DatasetStore, Snapshot
 from pipeline.work import span_of
 
 SHARD_SAMPLES = 16
-"""Small, so that a few samples are several shards for several workers."""
+SHARDS_PER_CORE = 2
+"""Shards are small, so that a few samples are several shards for several workers, each of which is warm when timed."""
 
 
 def choose_work(
@@ -42,9 +43,10 @@ def choose_work(
             skipped.append(str(error))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(table))[:samples])
     rows = [row for row in sample_rows(table, chosen) if row["uris"]]
+    size = max(1, min(SHARD_SAMPLES, len(rows) // (SHARDS_PER_CORE * cores())))
     pieces = [
-        _piece(place, name, number, rows[first : first + SHARD_SAMPLES], dataset.features, states, device)
-        for number, first in enumerate(range(0, len(rows), SHARD_SAMPLES))
+        _piece(place, name, number, rows[first : first + size], dataset.features, states, device)
+        for number, first in enumerate(range(0, len(rows), size))
     ]
     hardware = catalog.engine.video_decoder == "nvdec"
     pieces = [replace(piece, hardware=hardware) for piece in pieces if piece.features]
