@@ -172,15 +172,15 @@ def memory(catalog: Catalog) -> str:
     settings = catalog.engine
     if settings.scheduler is not None:
         return f"is that of the workers of {settings.scheduler}"
-    workers = cores() if settings.workers == "auto" else settings.workers
+    workers = 1 if settings.kind == "serial" else cores() if settings.workers == "auto" else settings.workers
     free = psutil.virtual_memory().available
     wanted = 0 if settings.memory == "auto" else int(settings.memory)
     if free < workers << 30 or wanted > psutil.virtual_memory().total:
         raise _IllError(
-            f"{free / 2**30:.1f} GiB free for {workers} workers, which take at least 1 GiB each",
+            f"{free / 2**30:.1f} GiB free for {_count(workers, 'worker')}, at least 1 GiB each is needed",
             "fewer engine.workers, or end what else takes memory",
         )
-    return f"{free / 2**30:.1f} GiB free for {workers} workers"
+    return f"{free / 2**30:.1f} GiB free for {_count(workers, 'worker')}"
 
 
 def disk(catalog: Catalog) -> str:

@@ -20,7 +20,7 @@ from pipeline.run import run_dataset
 CATALOG = """\
 version: 1
 store: ./store
-engine: {kind: serial, workers: 1, device: cpu}
+engine: {kind: serial, device: cpu}
 datasets:
   clips:
     root: ./media
@@ -50,6 +50,7 @@ def test_a_machine_that_is_well_is_green_down_to_a_made_sample(catalog: Path) ->
     assert [finding for finding in told.values() if not finding.ok] == []
     assert told["clips: media"].found.startswith("3 samples in ")
     assert told["clips: store"].found == "no snapshot yet"
+    assert told["memory"].found.endswith(" GiB free for 1 worker"), "a serial engine has one"
     assert "made samples stored and read" in told["clips: image.histogram"].found
     assert not (catalog.parent / "store/clips").exists(), "nothing is left in the store"
     assert not list((catalog.parent / "store").glob("_doctor*"))
