@@ -9,10 +9,12 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from features.compiled import compiled
 from features.video.fields import Field, Luma
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
+Gradient = npt.NDArray[np.float32]
 
 COLUMNS = (
     *("mean_speed", "std_speed", "mean_dx", "mean_dy", "global_dx", "global_dy", "zoom", "rotation"),
@@ -23,7 +25,7 @@ COLUMNS = (
 SPEEDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Edges between the bins of the histogram of speeds, in frame widths a second."""
 
-_STILL_PIXELS = 0.1
+_STILL_PIXELS = np.float32(0.1)
 _LOOKED_AT = 2304
 _FITTED = 600
 _ROUNDS = 5
@@ -59,33 +61,46 @@ def camera_motion(u: Array, v: Array, x: Array, y: Array, trust: Array) -> Camer
     Iteratively reweighted least squares with Tukey's biweight, from the median on (Holland & Welsch 1977); ``trust``
     weighs the points, 0 to 1. Where hardly any (fewer than 5 %) is trusted, all are.
     """
-    if trust.sum() < _FEW * trust.size:
-        trust = np.ones_like(trust)
+    dx, dy, zoom, rotation = compiled(_fit)(*(part.ravel() for part in (u, v, x, y, trust)))
+    return CameraMotion(dx=dx, dy=dy, zoom=zoom, rotation=rotation)
+
+
+def _fit(u: Array, v: Array, x: Array, y: Array, trust: Array) -> tuple[float, float, float, float]:
+    """The loop of ``camera_motion``, float64 ``[n]`` each: dx, dy, zoom, rotation."""
+    count = u.size
+    if trust.sum() < _FEW * count:
+        trust = np.ones(count)
     sure = trust > 0
-    motion = CameraMotion(dx=_median(u[sure]), dy=_median(v[sure]), zoom=0.0, rotation=0.0)
+    middle = sure.sum() // 2  # of the upper median
+    dx, dy = np.partition(u[sure], middle)[middle], np.partition(v[sure], middle)[middle]
+    zoom = rotation = 0.0
+    error, weight = np.empty(count), np.empty(count)
     for _ in range(_ROUNDS):
-        expected_u, expected_v = motion.at(x, y)
-        error = np.sqrt((u - expected_u) ** 2 + (v - expected_v) ** 2)
-        reach = _TUKEY * max(_MAD * _median(error[sure]), _LEAST_SCALE)
-        weight = trust * np.maximum(0, 1 - (error / reach) ** 2) ** 2
-        motion = _similarity(u, v, x, y, weight)
-    return motion
-
-
-def _similarity(u: Array, v: Array, x: Array, y: Array, weight: Array) -> CameraMotion:
-    """Weighted least squares in closed form."""
-    total = weight.sum()
-    mean_u, mean_v, mean_x, mean_y = ((weight * part).sum() / total for part in (u, v, x, y))
-    x, y, u, v = x - mean_x, y - mean_y, u - mean_u, v - mean_v
-    spread = (weight * (x * x + y * y)).sum()
-    zoom = float((weight * (x * u + y * v)).sum() / spread) if spread else 0.0
-    rotation = float((weight * (x * v - y * u)).sum() / spread) if spread else 0.0
-    return CameraMotion(
-        dx=float(mean_u - zoom * mean_x + rotation * mean_y),
-        dy=float(mean_v - zoom * mean_y - rotation * mean_x),
-        zoom=zoom,
-        rotation=rotation,
-    )
+        for i in range(count):
+            left_u = u[i] - (dx + zoom * x[i] - rotation * y[i])
+            left_v = v[i] - (dy + zoom * y[i] + rotation * x[i])
+            error[i] = math.sqrt(left_u * left_u + left_v * left_v)
+        reach = _TUKEY * max(_MAD * np.partition(error[sure], middle)[middle], _LEAST_SCALE)
+        total = mean_u = mean_v = mean_x = mean_y = 0.0
+        for i in range(count):
+            share = max(0.0, 1 - (error[i] / reach) ** 2)
+            weight[i] = trust[i] * share * share
+            total += weight[i]
+            mean_u += weight[i] * u[i]
+            mean_v += weight[i] * v[i]
+            mean_x += weight[i] * x[i]
+            mean_y += weight[i] * y[i]
+        mean_u, mean_v, mean_x, mean_y = mean_u / total, mean_v / total, mean_x / total, mean_y / total
+        spread = grown = turned = 0.0  # weighted least squares in closed form
+        for i in range(count):
+            at_x, at_y, by_u, by_v = x[i] - mean_x, y[i] - mean_y, u[i] - mean_u, v[i] - mean_v
+            spread += weight[i] * (at_x * at_x + at_y * at_y)
+            grown += weight[i] * (at_x * by_u + at_y * by_v)
+            turned += weight[i] * (at_x * by_v - at_y * by_u)
+        zoom, rotation = (grown / spread, turned / spread) if spread > 0 else (0.0, 0.0)
+        dx = mean_u - zoom * mean_x + rotation * mean_y
+        dy = mean_v - zoom * mean_y - rotation * mean_x
+    return dx, dy, zoom, rotation
 
 
 def _median(values: Array) -> float:
@@ -94,19 +109,36 @@ def _median(values: Array) -> float:
     return float(np.partition(values, middle, axis=None)[middle])
 
 
-def texture(luma: Luma) -> npt.NDArray[np.float64]:
+def texture(luma: Luma, y: Index, x: Index) -> Array:
     """Root of the smaller eigenvalue of the structure tensor: grey levels a pixel in the direction that has least.
 
-    Shi & Tomasi 1994. uint8 ``[H, W]`` in, float64 ``[H, W]`` out; where it is small, motion along one direction (or
-    any) cannot be seen.
+    Shi & Tomasi 1994. uint8 ``[H, W]`` in, float64 for each of the pixels ``y, x`` out; where it is small, motion along
+    one direction (or any) cannot be seen. Beyond its edges the picture is taken as mirrored.
     """
     import cv2
 
-    gx, gy = (cv2.Sobel(luma, cv2.CV_64F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
-    window = (_TEXTURE_WINDOW, _TEXTURE_WINDOW)
-    xx, yy, xy = (cv2.boxFilter(part, cv2.CV_64F, window) for part in (gx * gx, gy * gy, gx * gy))
-    least = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
-    found: npt.NDArray[np.float64] = np.sqrt(np.maximum(least, 0))
+    gx, gy = (cv2.Sobel(luma, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
+    return np.asarray(compiled(_tensor)(gx, gy, y.ravel(), x.ravel())).reshape(y.shape)
+
+
+def _tensor(gx: Gradient, gy: Gradient, y: Index, x: Index) -> Array:
+    """The loop of ``texture``: the mean of the tensor over a window around each pixel, and its smaller eigenvalue."""
+    height, width = gx.shape
+    reach, found = _TEXTURE_WINDOW // 2, np.empty(y.size)
+    for i in range(y.size):
+        xx = yy = xy = 0.0
+        for row in range(y[i] - reach, y[i] + reach + 1):
+            inside = abs(row) if row < height else 2 * (height - 1) - row
+            for column in range(x[i] - reach, x[i] + reach + 1):
+                within = abs(column) if column < width else 2 * (width - 1) - column
+                across, down = float(gx[inside, within]), float(gy[inside, within])
+                xx += across * across
+                yy += down * down
+                xy += across * down
+        size = _TEXTURE_WINDOW * _TEXTURE_WINDOW
+        xx, yy, xy = xx / size, yy / size, xy / size
+        half = (xx - yy) / 2
+        found[i] = math.sqrt(max(0.0, (xx + yy) / 2 - math.sqrt(half * half + xy * xy)))
     return found
 
 
@@ -118,7 +150,7 @@ def _trust(frames: tuple[Luma, Luma], field: Field, y: Index, x: Index) -> Array
     height, width = previous.shape
     size = ((width + 1) // 2, (height + 1) // 2)
     half = np.asarray(cv2.resize(previous, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    seen = texture(half)[y // 2, x // 2] >= _TEXTURE
+    seen = texture(half, y // 2, x // 2) >= _TEXTURE
     at_x, at_y = (x + field[y, x, 0]).astype(np.float32), (y + field[y, x, 1]).astype(np.float32)
     inside = (at_x >= 0) & (at_x <= width - 1) & (at_y >= 0) & (at_y <= height - 1)
     there = cv2.remap(current, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -131,11 +163,27 @@ def _divergence(field: Field) -> float:
     """Mean divergence of the inner three quarters of the field, a pixel: by Gauss' theorem, what flows out of them."""
     height, width = field.shape[:2]
     top, left = height // 8, width // 8
-    inner = field[top : height - top, left : width - left].astype(np.float64)
-    rows, columns = inner.shape[0] - 1, inner.shape[1] - 1
-    across = (inner[:, -1, 0] - inner[:, 0, 0]).mean() / columns if columns else 0.0
-    down = (inner[-1, :, 1] - inner[0, :, 1]).mean() / rows if rows else 0.0
+    rows, columns = slice(top, height - top), slice(left, width - left)
+    high, wide = height - 2 * top - 1, width - 2 * left - 1
+    right, bottom = field[rows, left + wide, 0].astype(np.float64), field[top + high, columns, 1].astype(np.float64)
+    across = (right - field[rows, left, 0]).mean() / wide if wide else 0.0
+    down = (bottom - field[top, columns, 1]).mean() / high if high else 0.0
     return float(across + down)
+
+
+def _histograms(
+    size: Gradient, degrees: Gradient, edges: Gradient, sectors: np.float32, bins: int
+) -> tuple[Index, Array]:
+    """How many vectors (their length and direction, float32 ``[n]``) lie between ``edges``; length by direction."""
+    counts, directions = np.zeros(edges.size + 1, np.int64), np.zeros(bins)
+    for i in range(size.size):
+        place = 0
+        for edge in edges:
+            place += size[i] >= edge
+        counts[place] += 1
+        if size[i] >= _STILL_PIXELS:
+            directions[int(degrees[i] * sectors + np.float32(0.5)) % bins] += size[i]
+    return counts, directions
 
 
 def describe(
@@ -173,12 +221,9 @@ def describe(
     residual = float(np.sqrt((u - camera_u) ** 2 + (v - camera_v) ** 2).mean())
 
     scale = width * seconds
-    faster = [np.count_nonzero(size >= np.float32(edge * scale)) for edge in SPEEDS]
-    speeds = -np.diff([size.size, *faster, 0]) / size.size
-    sector = (degrees * np.float32(bins / 360) + np.float32(0.5)).astype(np.intp).ravel() % bins
-    moved = np.where(size >= _STILL_PIXELS, size, 0).ravel()
-    directions = np.bincount(sector, weights=moved, minlength=bins)
-    total = directions.sum()
+    edges, sectors = np.array(SPEEDS, np.float64) * scale, np.float32(bins / 360)
+    counts, directions = compiled(_histograms)(size.ravel(), degrees.ravel(), edges.astype(np.float32), sectors, bins)
+    speeds, total = counts / size.size, directions.sum()
     row = [
         *(mean / scale, spread / scale, cv2.mean(dx)[0] / scale, cv2.mean(dy)[0] / scale),
         *(camera.dx / scale, camera.dy / scale, camera.zoom / seconds, float(np.degrees(camera.rotation)) / seconds),

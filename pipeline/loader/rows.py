@@ -27,7 +27,6 @@ CACHE_BYTES = 256 << 20
 """How many bytes of decoded row groups a feature keeps by default."""
 _MAX_OPEN = 2048
 _NS_BYTES = 8
-_MAX_ITEM = 2**31 - 1  # bytes that one item of a NumPy array may have
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -153,11 +152,7 @@ class FeatureRows:
         low, size = int(at.min()), 4 * self.index.dim * self._one_length
         if not low:  # one is not open
             return None
-        if size * len(at) <= _MAX_ITEM and at[1] - at[0] == size and (at[1:] - at[:-1] == size).all():  # one piece
-            found = gather(at[:1], size * len(at), low)
-        else:
-            found = gather(at, size, low)
-        return found.view(np.float32).reshape(-1, self.index.dim)
+        return gather(at, size, low).view(np.float32).reshape(-1, self.index.dim)
 
     def _plain(self, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
         lengths = np.full(len(rows), self._one_length, dtype=np.int64)
