@@ -50,6 +50,16 @@ def test_what_is_not_fitted_yet_is_named(world: World) -> None:
     assert {feature.chain.name for piece in work for feature in piece.features} == {"brightness"}
 
 
+@pytest.mark.parametrize(("samples", "sizes"), [(12, [3, 3, 3, 3]), (3, [1, 1, 1])])
+def test_a_few_samples_are_work_for_all_workers(
+    world: World, monkeypatch: pytest.MonkeyPatch, samples: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr("pipeline.bench.choice.cores", lambda: 2)
+    catalog = load_catalog(world.catalog)
+    work, _ = choose_work(catalog, "grain", samples, 0, "cpu", str(world.folder), SILENT)
+    assert [len(piece.samples) for piece in work] == sizes
+
+
 def test_a_missed_floor_is_told_and_is_the_exit_code(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(catalog: object, dataset: str, *, floors: list[Floor], **options: object) -> Bench:
         assert (dataset, options["samples"], options["seed"]) == ("grain", 2, 7)
