@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from features.errors import Reason, SampleError
-from features.time import seconds_to_ns, ticks_to_ns
+from features.time import NS_PER_SECOND, seconds_to_ns, ticks_to_ns
 from pipeline.media.source import Source, looks_like
 
 if TYPE_CHECKING:
@@ -136,6 +136,13 @@ def choose(source: Source, streams: tuple[StreamT, ...], missing: Reason) -> Str
             f"stream {chosen.index} is coded in a way that FFmpeg cannot decode; cure: convert it",
         )
     return chosen
+
+
+def seek(container: InputContainer, stream: VideoStream, time_ns: int) -> None:
+    """Go to a key frame at or before a time on the file's clock. Raises ``av.FFmpegError`` where that fails."""
+    base = stream.time_base or Fraction(1, 1)
+    ticks = (time_ns + clock_offset_ns(container)) * base.denominator // (base.numerator * NS_PER_SECOND)
+    container.seek(ticks, stream=stream)
 
 
 class Demuxer:

@@ -1,24 +1,23 @@
 """A GPU's own video decoder (NVDEC), used for a file only where it gives what software gives.
 
 The standards of H.264, HEVC, VP8, VP9 and AV1 say to the bit what a decoder gives, so it does not matter which one
-decoded, and no key of a feature says so. That is not taken on trust: before each pass some frames of two places of the
-file are decoded both ways and compared, pixels, times and range. What the GPU cannot decode or gives otherwise (MPEG-2
-and MPEG-4 Visual leave rounding open) is decoded in software, and a notice says why.
+decoded, and no key of a feature says so. That is not taken on trust: before each pass some frames of three places of
+the file are decoded both ways and compared, pixels, times and range. What is damaged there, or what the GPU cannot
+decode or gives otherwise (MPEG-2 and MPEG-4 Visual leave rounding open), is decoded in software; a notice says why.
 
-A file costs two more openings of the GPU's decoder and of the file, so it pays for long ones.
+A file costs three more openings of the GPU's decoder, and more of the file, so it pays for long ones.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from features.errors import Reason, SampleError
 from features.time import NS_PER_SECOND, Span
-from pipeline.media.container import Demuxer, choose, clock_offset_ns, open_container, pyav
+from pipeline.media.container import Demuxer, choose, open_container, pyav, seek
 from pipeline.media.frames import Pixels, planar
 from pipeline.media.source import Source
 
@@ -52,15 +51,13 @@ def missing() -> str | None:
 def disagreement(source: Source, span: Span | None) -> str | None:
     """Why a file is not decoded on the GPU; ``None`` where the frames compared are the same as in software.
 
-    Compared are the first frames of ``span``, or of the file and from its middle on.
+    Compared are the first frames of ``span``; or of the file, from its middle on, and all of its last second, where
+    files that are cut short show it.
     """
     try:
-        for from_ns in [0, _middle_ns(source)] if span is None else [span.start_ns]:
-            wanted = list(islice(_frames(source, None, from_ns), _COMPARED))
-            got = list(islice(_frames(source, accelerator(), from_ns), _COMPARED))
-            if len(got) != len(wanted):
-                return f"it gives {len(got)} of {len(wanted)} frames"
-            for ours, theirs in zip(wanted, got, strict=True):
+        for from_ns, count in _places(source) if span is None else [(span.start_ns, _COMPARED)]:
+            pairs = zip_longest(_frames(source, None, from_ns), _frames(source, accelerator(), from_ns))
+            for ours, theirs in islice(pairs, count):
                 if (told := _difference(ours, theirs)) is not None:
                     return told
     except SampleError as error:
@@ -68,34 +65,42 @@ def disagreement(source: Source, span: Span | None) -> str | None:
     return None
 
 
-def _middle_ns(source: Source) -> int:
+def _places(source: Source) -> list[tuple[int, int | None]]:
+    """From where frames of a whole file are compared, and how many (``None``: all that follow)."""
     with open_container(source) as container:
-        return (container.duration or 0) * 500  # told in microseconds
+        length_ns = (container.duration or 0) * 1_000  # told in microseconds
+    return [(0, _COMPARED), (length_ns // 2, _COMPARED), (max(0, length_ns - NS_PER_SECOND), None)]
 
 
 def _frames(source: Source, hwaccel: HWAccel | None, from_ns: int) -> Iterator[VideoFrame]:
-    """The frames from a key frame at or before ``from_ns`` on; all of them for 0."""
+    """The frames from a key frame at or before ``from_ns`` on; for 0 from the beginning.
+
+    Raises ``SampleError`` where one is damaged: a decoder may make of it what it likes.
+    """
     av = pyav()
     with open_container(source, hwaccel) as container:
         stream = choose(source, container.streams.video, Reason.NO_VIDEO_TRACK)
         context = stream.codec_context
         if hwaccel is not None and not context.is_hwaccel:
             raise source.error(Reason.UNSUPPORTED_FORMAT, f"the GPU does not decode {context.name}")
-        if from_ns:
-            seconds = Fraction(from_ns + clock_offset_ns(container), NS_PER_SECOND)
-            try:
-                container.seek(int(seconds / (stream.time_base or Fraction(1))), stream=stream)
-            except av.FFmpegError:
-                return  # cannot be sought in, by neither
-        for packet in Demuxer(container, (stream,)):
-            try:
+        packets = Demuxer(container, (stream,))
+        try:
+            if from_ns:
+                seek(container, stream, from_ns)
+            for packet in packets:
                 frames: list[Any] = packet.decode()
-            except av.FFmpegError:
-                continue  # as in a pass, which counts it
-            yield from frames
+                if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
+                    raise source.error(Reason.CORRUPT, "it is damaged")
+                yield from frames
+        except av.FFmpegError as error:
+            raise source.error(Reason.CORRUPT, f"it is damaged, or cannot be sought in ({error})") from error
+        if packets.stopped:
+            raise source.error(Reason.CORRUPT, f"it is cut short ({packets.stopped})")
 
 
-def _difference(software: VideoFrame, hardware: VideoFrame) -> str | None:
+def _difference(software: VideoFrame | None, hardware: VideoFrame | None) -> str | None:
+    if software is None or hardware is None:
+        return f"it gives {'fewer' if hardware is None else 'more'} frames"
     hardware = planar(hardware)
     if software.pts != hardware.pts:
         return f"it gives a frame at tick {hardware.pts} where software gives one at {software.pts}"

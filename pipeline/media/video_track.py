@@ -13,7 +13,7 @@ from features.errors import Reason
 from features.time import NS_PER_SECOND, Span, round_ns, seconds_to_ns, ticks_to_ns
 from features.types import VideoClip
 from pipeline.media.audio import track_span
-from pipeline.media.container import SOFTWARE, choose, clock_offset_ns, pyav
+from pipeline.media.container import SOFTWARE, choose, clock_offset_ns, pyav, seek
 from pipeline.media.frames import Feed, Turn
 from pipeline.media.source import Limits, Source
 
@@ -102,10 +102,8 @@ class VideoTrack:
         if self._declared is not None and self._span is not None and self._declared.start_ns >= self._span.start_ns:
             self._sought = False
             return
-        base = self._time_base
-        ticks = (time_ns + self._offset_ns) * base.denominator // (base.numerator * NS_PER_SECOND)
         try:
-            container.seek(ticks, stream=self.stream)
+            seek(container, self.stream, time_ns)
         except pyav().FFmpegError as error:
             raise SeekMissedError from error
 

@@ -161,8 +161,8 @@ def test_what_the_gpu_decodes_is_what_software_decodes(
     wanted = told(source, span=span, audio=audio)
     opened = gpu()
     assert told(source, span=span, audio=audio, hardware=True) == wanted
-    # frames to compare, of two places or one, and the pass (a window of a transport stream is sought twice)
-    assert len(opened) == 3 if span is None else len(opened) >= 2
+    # frames to compare, of three places or one, and the pass (a window of a transport stream is sought twice)
+    assert len(opened) == 4 if span is None else len(opened) >= 2
 
 
 def _darker(number: int, frame: Any) -> Any:
@@ -221,6 +221,21 @@ def test_a_fault_after_the_frames_compared_quarantines_the_sample(tmp_path: Path
     with pytest.raises(SampleError, match=r"cure: engine\.video_decoder: software") as caught:
         told(source, hardware=True)
     assert caught.value.reason is Reason.UNREADABLE
+
+
+@pytest.mark.parametrize("share", [0.95, 0.7, 0.4])
+@pytest.mark.parametrize("name", ["a.mkv", "a.ts"])
+def test_of_a_file_that_is_cut_short_as_much_is_used_as_in_software(
+    tmp_path: Path, gpu: Any, name: str, share: float
+) -> None:
+    source = film(tmp_path / name)
+    content = Path(source.uri).read_bytes()
+    Path(source.uri).write_bytes(content[: int(share * len(content))])
+    wanted, told_in_software = told(source)
+    gpu()
+    found, notices = told(source, hardware=True)
+    assert found == wanted
+    assert [notice for notice in notices if "not by the GPU" not in notice] == told_in_software
 
 
 def test_what_nobody_can_decode_says_so_as_in_software(tmp_path: Path, gpu: Any) -> None:
