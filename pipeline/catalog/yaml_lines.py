@@ -49,6 +49,7 @@ class Document:
     def __init__(self, text: str) -> None:
         self.problems: list[Problem] = []
         self._open: list[int] = []
+        self._text = text
         self._root = self._compose(text)
         self.data: Any = None if self._root is None else self._value(self._root, ())
 
@@ -69,7 +70,7 @@ class Document:
         return found
 
     def end(self, key: str) -> tuple[int, int] | None:
-        """Where a key of the document's mapping ends, whose value is a block mapping: lines before, and its indent."""
+        """Where the lines of a key end whose value is a block mapping: characters before, and the mapping's indent."""
         pairs = self._root.value if isinstance(self._root, yaml.MappingNode) else []
         node = next((value for name, value in pairs if name.value == key), None)
         if not isinstance(node, yaml.MappingNode) or node.flow_style or not node.value:
@@ -82,7 +83,9 @@ class Document:
             if key_node is not None and last.start_mark.index < key_node.start_mark.index:  # an alias
                 mark = key_node.end_mark
                 break
-        return mark.line + (1 if mark.column else 0), indent
+        if not mark.column:
+            return mark.index, indent
+        return self._text.find("\n", mark.index) + 1 or len(self._text), indent
 
     def _compose(self, text: str) -> yaml.Node | None:
         try:

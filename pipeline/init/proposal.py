@@ -111,7 +111,7 @@ def write(proposal: Proposal, target: Path, force: bool = False) -> bool:
     text = _with_entry(proposal, target) if adds else proposal.text(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(text.encode())
     try:
         if adds:
             load_catalog(partial)
@@ -131,14 +131,15 @@ def _with_entry(proposal: Proposal, target: Path) -> str:
         raise CatalogError([*error.problems, f"{target}: no data set can be added to it; {cure}"]) from error
     if proposal.name in catalog.datasets:
         raise CatalogError([f"{target}: data set {proposal.name!r} is there already; {cure}"])
-    text = target.read_text("utf-8-sig")
+    text = target.read_bytes().decode("utf-8-sig")
     end = Document(text).end("datasets")
     if end is None:
         raise CatalogError([f"{target}: datasets is written in braces, which nothing can be added to; {cure}"])
-    line, indent = end
-    lines = text.splitlines()
+    at, indent = end
+    line_break = "\r\n" if "\r\n" in text else "\n"
+    before = text[:at] if text[:at].endswith("\n") else text[:at] + line_break
     entry = proposal.entry(target.absolute().parent.resolve())
-    return "\n".join([*lines[:line], "", *(" " * indent + each for each in entry), *lines[line:]]) + "\n"
+    return before + line_break + "".join(" " * indent + line + line_break for line in entry) + text[at:]
 
 
 def _relative(path: Path, here: Path) -> str:

@@ -402,6 +402,16 @@ datasets:
     root: ./old
     source: {kind: folder}
     features: *all""",
+    "lines that end as on Windows": """\
+version: 1\r
+store: ./store\r
+datasets:\r
+  old:\r
+    root: ./old\r
+    source: {kind: folder}\r
+    features: {audio.mfcc: {}}\r
+engine: {kind: serial}\r
+""",
     "text over lines": """\
 version: 1
 store: ./store
@@ -422,7 +432,8 @@ def test_a_data_set_is_added_to_a_catalog_which_is_kept_to_the_letter(make: Make
     (tmp_path / "tell").write_text("#!/bin/sh\n")
     (tmp_path / "tell").chmod(0o755)
     target = tmp_path / "data_catalog.yaml"
-    target.write_text(CATALOGS[layout])
+    written = CATALOGS[layout].encode()
+    target.write_bytes(written)
     before = load_catalog(target)
     proposal = propose(make(files("a.wav")))
     assert write(proposal, target)
@@ -432,8 +443,9 @@ def test_a_data_set_is_added_to_a_catalog_which_is_kept_to_the_letter(make: Make
     alone = tmp_path / "alone.yaml"
     write(proposal, alone)
     assert after.datasets["things"] == load_catalog(alone).datasets["things"]
-    lines = iter(target.read_text().splitlines())
-    assert all(line in lines for line in CATALOGS[layout].splitlines()), "every line is there, in its order"
+    found = target.read_bytes()
+    same = next((at for at, pair in enumerate(zip(written, found, strict=False)) if pair[0] != pair[1]), len(written))
+    assert found.endswith(written[same:]), "what stood there stands there, to the byte"
 
     text = target.read_text()
     with pytest.raises(CatalogError, match=r"data set 'things' is there already; it is left as it is; cure: another"):
