@@ -61,45 +61,42 @@ def camera_motion(u: Array, v: Array, x: Array, y: Array, trust: Array) -> Camer
     Iteratively reweighted least squares with Tukey's biweight, from the median on (Holland & Welsch 1977); ``trust``
     weighs the points, 0 to 1. Where hardly any (fewer than 5 %) is trusted, all are.
     """
-    dx, dy, zoom, rotation = compiled(_fit)(*(part.ravel() for part in (u, v, x, y, trust)))
-    return CameraMotion(dx=dx, dy=dy, zoom=zoom, rotation=rotation)
-
-
-def _fit(u: Array, v: Array, x: Array, y: Array, trust: Array) -> tuple[float, float, float, float]:
-    """The loop of ``camera_motion``, float64 ``[n]`` each: dx, dy, zoom, rotation."""
-    count = u.size
-    if trust.sum() < _FEW * count:
-        trust = np.ones(count)
+    u, v, x, y, trust = (part.ravel() for part in (u, v, x, y, trust))
+    if trust.sum() < _FEW * trust.size:
+        trust = np.ones_like(trust)
     sure = trust > 0
-    middle = sure.sum() // 2  # of the upper median
-    dx, dy = np.partition(u[sure], middle)[middle], np.partition(v[sure], middle)[middle]
-    zoom = rotation = 0.0
-    error, weight = np.empty(count), np.empty(count)
+    motion = CameraMotion(dx=_median(u[sure]), dy=_median(v[sure]), zoom=0.0, rotation=0.0)
     for _ in range(_ROUNDS):
-        for i in range(count):
-            left_u = u[i] - (dx + zoom * x[i] - rotation * y[i])
-            left_v = v[i] - (dy + zoom * y[i] + rotation * x[i])
-            error[i] = math.sqrt(left_u * left_u + left_v * left_v)
-        reach = _TUKEY * max(_MAD * np.partition(error[sure], middle)[middle], _LEAST_SCALE)
-        total = mean_u = mean_v = mean_x = mean_y = 0.0
-        for i in range(count):
-            share = max(0.0, 1 - (error[i] / reach) ** 2)
-            weight[i] = trust[i] * share * share
-            total += weight[i]
-            mean_u += weight[i] * u[i]
-            mean_v += weight[i] * v[i]
-            mean_x += weight[i] * x[i]
-            mean_y += weight[i] * y[i]
-        mean_u, mean_v, mean_x, mean_y = mean_u / total, mean_v / total, mean_x / total, mean_y / total
-        spread = grown = turned = 0.0  # weighted least squares in closed form
-        for i in range(count):
-            at_x, at_y, by_u, by_v = x[i] - mean_x, y[i] - mean_y, u[i] - mean_u, v[i] - mean_v
-            spread += weight[i] * (at_x * at_x + at_y * at_y)
-            grown += weight[i] * (at_x * by_u + at_y * by_v)
-            turned += weight[i] * (at_x * by_v - at_y * by_u)
-        zoom, rotation = (grown / spread, turned / spread) if spread > 0 else (0.0, 0.0)
-        dx = mean_u - zoom * mean_x + rotation * mean_y
-        dy = mean_v - zoom * mean_y - rotation * mean_x
+        expected_u, expected_v = motion.at(x, y)
+        error = np.sqrt((u - expected_u) ** 2 + (v - expected_v) ** 2)
+        reach = _TUKEY * max(_MAD * _median(error[sure]), _LEAST_SCALE)
+        dx, dy, zoom, rotation = compiled(_similarity)(u, v, x, y, trust, error / reach)
+        motion = CameraMotion(dx=dx, dy=dy, zoom=zoom, rotation=rotation)
+    return motion
+
+
+def _similarity(u: Array, v: Array, x: Array, y: Array, trust: Array, error: Array) -> tuple[float, ...]:
+    """Least squares in closed form, weighted by trust and Tukey's biweight of ``error``; float64 ``[n]`` each."""
+    weight = np.empty(u.size)
+    total = mean_u = mean_v = mean_x = mean_y = 0.0
+    for i in range(u.size):
+        share = max(0.0, 1 - error[i] ** 2)
+        weight[i] = trust[i] * share * share
+        total += weight[i]
+        mean_u += weight[i] * u[i]
+        mean_v += weight[i] * v[i]
+        mean_x += weight[i] * x[i]
+        mean_y += weight[i] * y[i]
+    mean_u, mean_v, mean_x, mean_y = mean_u / total, mean_v / total, mean_x / total, mean_y / total
+    spread = grown = turned = 0.0
+    for i in range(u.size):
+        at_x, at_y, by_u, by_v = x[i] - mean_x, y[i] - mean_y, u[i] - mean_u, v[i] - mean_v
+        spread += weight[i] * (at_x * at_x + at_y * at_y)
+        grown += weight[i] * (at_x * by_u + at_y * by_v)
+        turned += weight[i] * (at_x * by_v - at_y * by_u)
+    zoom, rotation = (grown / spread, turned / spread) if spread > 0 else (0.0, 0.0)
+    dx = mean_u - zoom * mean_x + rotation * mean_y
+    dy = mean_v - zoom * mean_y - rotation * mean_x
     return dx, dy, zoom, rotation
 
 
