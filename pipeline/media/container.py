@@ -60,9 +60,11 @@ def open_container(source: Source, hwaccel: HWAccel | None = None) -> Iterator[I
                 options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"},
                 hwaccel=hwaccel,
             )
-        except (av.FFmpegError, RuntimeError) as error:  # RuntimeError: no stream that the hardware decodes
+        except (av.FFmpegError, RuntimeError) as error:
             if hwaccel is None:
-                raise _open_error(source, error) from error
+                if isinstance(error, av.FFmpegError):
+                    raise _open_error(source, error) from error
+                raise  # with hardware: it decodes none of the streams
             told = f"the GPU's decoder cannot be opened for it ({error}); {SOFTWARE}"
             raise source.error(Reason.UNREADABLE, told) from error
         with container:
