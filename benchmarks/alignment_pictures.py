@@ -9,12 +9,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from features.align.pool import pool
 from features.align.timeline import pieces_of
 from features.audio.mfcc import Mfcc
-from features.types import FeatureSequence, Text
+from features.types import Device, FeatureSequence, Text
 from features.video.flow import Flow
 from pipeline.media.audio import read_audio
 from pipeline.media.source import Source
@@ -24,7 +23,7 @@ from pipeline.pictures.alignment import alignment_strip, spectrogram
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 
 
 def motion_of(path: Path) -> FeatureSequence:

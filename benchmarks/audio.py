@@ -56,7 +56,7 @@ def limit(paths: list[Path], out: Path) -> Job:
     from pipeline.media.source import Source
 
     torch.set_num_threads(1)
-    step, device = Mfcc(), torch.device("cpu")
+    step, device = Mfcc(), "cpu"
     del out
 
     def run() -> None:

@@ -36,10 +36,10 @@ import torch
 from harness import ROOT, emit, figure, interleaved, table
 
 from features.audio.denoise import Denoise
-from features.types import AudioClip
+from features.types import AudioClip, Device
 
 RATE = 16_000
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 Wave = np.ndarray[Any, np.dtype[np.float64]]
 Method = Callable[[Wave], Wave]
 

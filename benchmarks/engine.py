@@ -28,13 +28,13 @@ from shards import shard_work
 
 from features.types import Stream
 from pipeline.catalog.models import Engine as Settings
-from pipeline.catalog.steps import importable
 from pipeline.chain import Chain
 from pipeline.execute.compute import compute
 from pipeline.execute.engine import open_engine
 from pipeline.execute.guard import Outcome
 from pipeline.execute.task import run_shard
 from pipeline.execute.work import FeatureWork, ShardWork
+from pipeline.importing import importable
 
 STEP = """
     import time
@@ -131,9 +131,8 @@ def in_a_loop(work: list[ShardWork]) -> float:
     steps = [(piece.features[0].chain.extractor, len(piece.samples)) for piece in work]
 
     def loop() -> None:
-        import torch
 
-        cpu = torch.device("cpu")
+        cpu = "cpu"
         for step, samples in steps:
             for _ in range(samples):
                 step([None], cpu)

@@ -127,7 +127,7 @@ def run_limit(media: Path, out: Path, workers: int) -> dict[str, float]:
     one_thread()
     step = bound()
     files = sorted(media.iterdir())
-    preset, cpu = step.options.preset(), torch.device("cpu")
+    preset, cpu = step.options.preset(), "cpu"
     batch = [read_image(Source(str(path))) for path in files[:BATCH]]
     step(batch, cpu)
     begun = time.process_time()
@@ -150,11 +150,10 @@ def run_gristmill(media: Path, out: Path, workers: int) -> dict[str, float]:
 
     if not workers:
         one_thread()
-        import torch
 
         from features.types import Image
 
-        bound()([Image(pixels=np.zeros((8, 8, 3), np.uint8))], torch.device("cpu"))  # imports, as the others have them
+        bound()([Image(pixels=np.zeros((8, 8, 3), np.uint8))], "cpu")  # imports, as the others have them
     path = out / "data_catalog.yaml"
     kind = "dask" if workers else "serial"
     path.write_text(CATALOG.format(kind=kind, workers=workers or 1, media=media))
@@ -339,7 +338,7 @@ def forward(seconds: float, batches: Iterable[int]) -> None:
     import torch
 
     one_thread()
-    cpu = torch.device("cpu")
+    cpu = "cpu"
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
     wanted: dict[str, Any] = {}

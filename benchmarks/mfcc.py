@@ -20,9 +20,9 @@ import torch
 from harness import emit, figure, interleaved
 
 from features.audio.mfcc import Mfcc
-from features.types import AudioClip
+from features.types import AudioClip, Device
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 Wave = np.ndarray[Any, np.dtype[np.float32]]
 
 OPTIONS = {

@@ -18,9 +18,9 @@ from harness import emit, figure, interleaved
 from features.text.clean import Clean
 from features.text.tokens import Tokens
 from features.text.vectors import PretrainedVectors, encode_vocabulary, pool
-from features.types import Text, TextSegment
+from features.types import Device, Text, TextSegment
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 
 
 def corpus(texts: int, length: int) -> list[str]:

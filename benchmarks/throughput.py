@@ -105,7 +105,7 @@ def kernels(work: Job, folder: Path) -> dict[str, Callable[[], object]]:
     """What has to be computed in any case, each part by itself."""
     import torch
 
-    cpu = torch.device("cpu")
+    cpu = "cpu"
     batches = [work.paths[first : first + BATCH] for first in range(0, len(work.paths), BATCH)]
     if work.stream == "image":
         extractor: Any = with_weights(work.chain, StateRef(str(folder), "bench", str(folder))).extractor

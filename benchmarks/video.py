@@ -30,6 +30,7 @@ import torch
 from harness import ROOT, emit, figure, in_fresh_process, table
 
 from features.base import FrameRequest
+from features.types import Device
 from features.video.fields import Preset, estimator
 from features.video.flow import Flow, FlowField
 from features.video.keyframes import Keyframes, KeyframeScores
@@ -38,7 +39,7 @@ from pipeline import weights
 from pipeline.media.source import Source
 from pipeline.media.video import FrameChunk, decode
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 MEDIA = ROOT.parent / "shared/data/video/trailer_bbb.mp4"
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import cv2
 import matplotlib as mpl
 import numpy as np
-import torch
 
 from features.align.spatial import register
 from features.base import FrameRequest
 from features.time import Span
+from features.types import Device
 from features.video.fields import flow_field
 from features.video.flow import Flow
 from features.video.keyframes import Keyframes, KeyframeScores
@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 DPI = 80
 
 

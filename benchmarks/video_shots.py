@@ -26,7 +26,6 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-import torch
 from harness import emit, figure
 
 from features.video.keyframes import KeyframeScores
@@ -161,7 +160,7 @@ def f1(found: Sequence[int], changes: Sequence[Change]) -> tuple[int, int, int]:
 def ours(path: Path) -> list[int]:
     """Frames that open a shot, by ``video.keyframes``."""
     step = KeyframeScores()
-    sink = step.open(torch.device("cpu"))
+    sink = step.open("cpu")
     for event in decode(Source(str(path)), frames={"": step.request}):
         if isinstance(event, FrameChunk):
             sink.push(event.clip)

@@ -22,12 +22,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
-from features.types import FeatureSequence, Image, Stream, VideoClip
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, FeatureSequence, Image, Stream, VideoClip
 
 State: TypeAlias = Mapping[str, Any]
 """Name -> numpy array or torch tensor."""
@@ -82,7 +79,7 @@ class Step(Protocol):
 class Prepare(Step, Protocol):
     """Media in, as many media of the same kind out, in the same order and with the same clock."""
 
-    def prepare(self, batch: Sequence[Any], device: torch.device) -> list[Any]:
+    def prepare(self, batch: Sequence[Any], device: Device) -> list[Any]:
         """Return one new medium for each of ``batch``."""
         ...
 
@@ -95,7 +92,7 @@ class Augment(Step, Protocol):
     ``features.random.generator``.
     """
 
-    def augment(self, batch: Sequence[Any], seeds: Sequence[int], device: torch.device) -> list[Any]:
+    def augment(self, batch: Sequence[Any], seeds: Sequence[int], device: Device) -> list[Any]:
         """Return one altered medium for each of ``batch``; ``seeds``: one number in [0, 2**63) for each."""
         ...
 
@@ -135,7 +132,7 @@ class Extractor(Step, Protocol):
         """Width of a row."""
         ...
 
-    def __call__(self, batch: Sequence[Any], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Any], device: Device) -> list[FeatureSequence]:
         """Return one sequence for each of ``batch``, in order. Results do not depend on what else is in the batch."""
         ...
 
@@ -161,7 +158,7 @@ class VideoExtractor(Extractor, Protocol):
         """The frames that this extractor wants."""
         ...
 
-    def open(self, device: torch.device) -> FeatureSink:
+    def open(self, device: Device) -> FeatureSink:
         """Begin a video."""
         ...
 
@@ -233,7 +230,7 @@ class WordCounts:
 class CountsWords(Step, Protocol):
     """An extractor with a vocabulary. Words outside it do not count towards its rows, and are counted here."""
 
-    def counted(self, batch: Sequence[Any], device: torch.device) -> tuple[list[FeatureSequence], WordCounts]:
+    def counted(self, batch: Sequence[Any], device: Device) -> tuple[list[FeatureSequence], WordCounts]:
         """Return what ``__call__`` does, and what was looked up for it."""
         ...
 
@@ -259,7 +256,7 @@ class NeedsFit(Protocol):
         ...
 
 
-def run_video(extractor: VideoExtractor, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
+def run_video(extractor: VideoExtractor, batch: Sequence[VideoClip], device: Device) -> list[FeatureSequence]:
     """``__call__`` of a video extractor in terms of ``open``: each clip in one push."""
     results = []
     for clip in batch:

@@ -17,6 +17,9 @@ from features.time import ALWAYS, NS_PER_SECOND, Span, samples_to_ns
 Stream: TypeAlias = Literal["video", "audio", "image", "text"]
 STREAMS: tuple[Stream, ...] = ("video", "audio", "image", "text")
 
+Device: TypeAlias = Literal["cpu", "cuda"]
+"""What computes a batch, by the name that torch takes. A name, for steps that need nothing else of torch."""
+
 
 def _checked(what: str, array: Any, dtype: type[np.generic], ndim: tuple[int, ...]) -> npt.NDArray[Any]:
     if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim not in ndim:

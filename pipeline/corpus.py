@@ -60,9 +60,8 @@ def examples(
 
 
 def _prepared(chain: Chain, prepare: tuple[Any, ...], source: Source, span: Span | None) -> list[Any]:
-    import torch
 
-    cpu = torch.device("cpu")
+    cpu = "cpu"
     media = _read(chain, source, span)
     for step in prepare:
         if not isinstance(step, FrameSelector):

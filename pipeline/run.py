@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.errors import RunFailedError, StoreError
+from features.types import Device
 from pipeline import align as alignment
 from pipeline.accounts import Accounts
 from pipeline.align_plan import plan_alignment
 from pipeline.align_rows import Setting
 from pipeline.catalog import Catalog, DataSet
-from pipeline.catalog.steps import importable
 from pipeline.content import read_digests, together, windowed
 from pipeline.estimate import Estimate, estimate, read_rates
 from pipeline.events import SILENT, Events
@@ -34,6 +34,7 @@ from pipeline.execute.task import run_shard
 from pipeline.execute.work import ShardReport, ShardWork
 from pipeline.extents import read_extents
 from pipeline.fitting import Fitting
+from pipeline.importing import importable
 from pipeline.plan import EVERYTHING, Asked, FeaturePlan, Plan, Status, Wanted, make_plan
 from pipeline.publication import Publication
 from pipeline.record import RunReport
@@ -210,7 +211,7 @@ class Run:
             return
         with self._timed("extract"):
             rows = self.planned.to_compute
-            with self._open_engine(rows) as engine:
+            with self._open_engine(rows, len(shards)) as engine:
                 self.events.started("extract", rows, "rows")
                 for report in self._progress.reports(engine, run_shard, self._shard_work(shards, engine)):
                     self.report.resumed = self._progress.resumed
@@ -223,14 +224,14 @@ class Run:
         self.report.notices += [*remarks(self.extracted), *self.extracted.notices]
 
     @contextmanager
-    def _open_engine(self, rows: int) -> Iterator[Engine]:
-        """The engine that the catalog names; nothing is started where no row is to be computed."""
+    def _open_engine(self, rows: int, shards: int = 0) -> Iterator[Engine]:
+        """The engine that the catalog names, for so many shards; nothing is started where no row is to be computed."""
         settings = self.catalog.engine.model_copy(update={"kind": self.engine_kind if rows else "serial"})
-        with open_engine(settings, self._device, self.catalog.folder) as engine:
+        with open_engine(settings, self._device, self.catalog.folder, shards) as engine:
             yield engine
 
     @cached_property
-    def _device(self) -> str:
+    def _device(self) -> Device:
         return resolve_device(self.catalog.engine.device)
 
     def _shard_work(self, shards: Mapping[int, set[str]], engine: Engine) -> Iterator[ShardWork]:
@@ -260,7 +261,7 @@ class Run:
                 running = self.catalog.engine.scheduler is not None
                 least = alignment.WORTH_SENDING if running else alignment.WORTH_WORKERS
                 alone = alignment.seconds_alone(setting, size, rows)
-                with self._open_engine(rows if alone >= least else 0) as engine:
+                with self._open_engine(rows if alone >= least else 0, len(shards)) as engine:
                     self.events.started("align", rows, "rows")
                     work = align_work(aligned, shards, self._place, setting, outside, inputs)
                     for report in self._progress.reports(engine, alignment.align_shard, work):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from features.time import Span
+from features.types import Device
 from pipeline.align import AlignWork
 from pipeline.align_rows import Setting
 from pipeline.execute.work import FeatureWork, SampleWork, ShardReport, ShardWork
@@ -31,7 +32,7 @@ class Place:
 
 
 def shard_work(
-    plan: Plan, shards: Mapping[int, set[str]], place: Place, states: Mapping[str, StateRef | None], device: str
+    plan: Plan, shards: Mapping[int, set[str]], place: Place, states: Mapping[str, StateRef | None], device: Device
 ) -> Iterator[ShardWork]:
     """The extraction work of ``shards`` (shard -> features to write). ``states``: where each feature finds its own."""
     samples = plan.samples

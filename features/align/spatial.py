@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,7 @@ from features.align.homography import MIN_SIDE
 from features.align.registration import Keypoints, Register, Registration, register
 from features.base import FrameRequest, run_video
 from features.errors import Reason, SampleError, StateError
-from features.types import FeatureSequence, Image, Stream, VideoClip
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, FeatureSequence, Image, Stream, VideoClip
 
 __all__ = ["Register", "Registration", "Spatial", "SpatialTo", "register"]
 
@@ -91,12 +88,12 @@ class Spatial:
         """Return the extractor that looks for ``medium``."""
         return SpatialTo(self, medium)
 
-    def open(self, device: torch.device) -> SpatialSink:
+    def open(self, device: Device) -> SpatialSink:
         """Raise ``StateError``: there is nothing to look for."""
         del device
         raise StateError("align.spatial: got no image to look for; cure: with_reference(image)")
 
-    def __call__(self, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[VideoClip], device: Device) -> list[FeatureSequence]:
         """Raise ``StateError`` for any clip: there is nothing to look for."""
         return run_video(self, batch, device)
 
@@ -129,12 +126,12 @@ class SpatialTo:
         """The frames that this extractor wants."""
         return self.options.request
 
-    def open(self, device: torch.device) -> SpatialSink:
+    def open(self, device: Device) -> SpatialSink:
         """Begin a video."""
         del device
         return SpatialSink(self)
 
-    def __call__(self, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[VideoClip], device: Device) -> list[FeatureSequence]:
         """Return the rows of each clip."""
         return run_video(self, batch, device)
 

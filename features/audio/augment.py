@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,7 @@ from features.audio.resample import mono, require_finite, resample
 from features.base import State, WeightsRef
 from features.errors import StateError
 from features.random import generator
-from features.types import AudioClip, Stream
-
-if TYPE_CHECKING:
-    import torch
+from features.types import AudioClip, Device, Stream
 
 Wave: TypeAlias = npt.NDArray[np.float64]
 
@@ -97,7 +94,7 @@ class Augment:
         return BoundAugment(self, state)
 
     def augment(
-        self, batch: Sequence[AudioClip], seeds: Sequence[int], device: torch.device, given: Given | None = None
+        self, batch: Sequence[AudioClip], seeds: Sequence[int], device: Device, given: Given | None = None
     ) -> list[AudioClip]:
         """Return one altered clip for each of ``batch``. All of it runs on the CPU, whatever ``device`` is."""
         del device
@@ -268,6 +265,6 @@ class BoundAugment:
     def __repr__(self) -> str:
         return f"BoundAugment({self.options!r})"
 
-    def augment(self, batch: Sequence[AudioClip], seeds: Sequence[int], device: torch.device) -> list[AudioClip]:
+    def augment(self, batch: Sequence[AudioClip], seeds: Sequence[int], device: Device) -> list[AudioClip]:
         """Return one altered clip for each of ``batch``: ``Augment.augment``."""
         return self.options.augment(batch, seeds, device, self._given)

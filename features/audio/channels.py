@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from features.audio.frames import refuse
 from features.audio.resample import CHANNELS, select
 from features.audio.resample import Channels as Policy
-from features.types import AudioClip, Stream
-
-if TYPE_CHECKING:
-    import torch
+from features.types import AudioClip, Device, Stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +40,7 @@ class Channels:
             ],
         )
 
-    def prepare(self, batch: Sequence[AudioClip], device: torch.device) -> list[AudioClip]:
+    def prepare(self, batch: Sequence[AudioClip], device: Device) -> list[AudioClip]:
         """Return one clip for each of ``batch``."""
         del device
         return [select(clip, self.policy, self.count, self.name) for clip in batch]

@@ -17,11 +17,9 @@ from features.audio.spectrum import Power
 from features.base import State, WeightsRef
 from features.errors import StateError
 from features.time import Span, sample_edges_ns
-from features.types import AudioClip, FeatureSequence
+from features.types import AudioClip, Device, FeatureSequence
 
 if TYPE_CHECKING:
-    import torch
-
     from features.audio.networks import Network
 
 _LITE0_WEIGHTS = WeightsRef(
@@ -126,14 +124,14 @@ class Cnn(MelFramed):
         """Return the extractor that uses these weights. Raises ``StateError`` when an entry does not fit."""
         return BoundCnn(self, state)
 
-    def __call__(self, batch: Sequence[AudioClip], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[AudioClip], device: Device) -> list[FeatureSequence]:
         """Raise ``StateError``: vectors need weights."""
         raise StateError(
             f"audio.cnn: got a batch of {len(batch)} for {device} but no weights; cure: with_state(state of "
             f"{self.weights_ref.kind} {self.weights_ref.locator})"
         )
 
-    def pictures(self, signal: Signal, device: torch.device) -> npt.NDArray[np.float32]:
+    def pictures(self, signal: Signal, device: Device) -> npt.NDArray[np.float32]:
         """Patches of one signal at ``sample_rate``, float32 ``[T, n_mels, patch_frames]`` in [0, 1]."""
 
         def finish(power: Power, peak: float) -> Rows:
@@ -187,7 +185,7 @@ class BoundCnn:
         """Width of a row."""
         return self.options.dim
 
-    def _network(self, device: torch.device) -> Network:
+    def _network(self, device: Device) -> Network:
         from features.audio import networks
 
         options = self.options
@@ -199,23 +197,23 @@ class BoundCnn:
                 self._networks[str(device)] = net.eval().to(device)
             return self._networks[str(device)]
 
-    def __call__(self, batch: Sequence[AudioClip], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[AudioClip], device: Device) -> list[FeatureSequence]:
         """Return one row for each patch of each clip, with its span."""
         return [self._sequence(clip, device) for clip in batch]
 
-    def _sequence(self, clip: AudioClip, device: torch.device) -> FeatureSequence:
+    def _sequence(self, clip: AudioClip, device: Device) -> FeatureSequence:
         parts = [self._vectors(self.options.pictures(signal, device), device) for signal in self.options.signals(clip)]
         values = np.concatenate(parts, axis=1)
         start, end = self.options.patch_spans(len(values), clip.span)
         return FeatureSequence(values=values, start_ns=start, end_ns=end)
 
-    def _vectors(self, pictures: npt.NDArray[np.float32], device: torch.device) -> Rows:
+    def _vectors(self, pictures: npt.NDArray[np.float32], device: Device) -> Rows:
         import torch
 
         if not len(pictures):
             return np.zeros((0, len(self.options.columns)), dtype=np.float32)
         exact: AbstractContextManager[None] = nullcontext()
-        if device.type == "cuda":
+        if device == "cuda":
             exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         size = self.options.batch_size
         with torch.inference_mode(), exact:

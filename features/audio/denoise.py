@@ -18,7 +18,7 @@ from features.audio.overlap import Adder, Cutter, Samples, Shape
 from features.audio.resample import mono, require_finite, resample
 from features.base import State, WeightsRef
 from features.errors import StateError
-from features.types import AudioClip, Stream
+from features.types import AudioClip, Device, Stream
 
 if TYPE_CHECKING:
     import torch
@@ -119,13 +119,11 @@ class Denoise:
         """Return the step with its noise profile, as ``noise_profile`` makes it. Raises ``StateError`` for others."""
         return BoundDenoise(self, state)
 
-    def open(self, sample_rate: int, device: torch.device, profile: AudioClip | None = None) -> Denoiser:
+    def open(self, sample_rate: int, device: Device, profile: AudioClip | None = None) -> Denoiser:
         """Begin one signal that comes piece by piece. ``profile`` is the recording of noise that "profile" needs."""
         return Denoiser(self, sample_rate, device, profile)
 
-    def prepare(
-        self, batch: Sequence[AudioClip], device: torch.device, profile: AudioClip | None = None
-    ) -> list[AudioClip]:
+    def prepare(self, batch: Sequence[AudioClip], device: Device, profile: AudioClip | None = None) -> list[AudioClip]:
         """Return one denoised clip for each of ``batch``, same shape, rate and start; 0 samples stay as they are.
 
         Each channel goes through ``open`` in pieces, so working memory does not grow with its length. Fourier
@@ -133,7 +131,7 @@ class Denoise:
         """
         return [self._clean(clip, device, profile) if clip.samples.shape[1] else clip for clip in batch]
 
-    def _clean(self, clip: AudioClip, device: torch.device, profile: AudioClip | None) -> AudioClip:
+    def _clean(self, clip: AudioClip, device: Device, profile: AudioClip | None) -> AudioClip:
         require_finite(clip)
         cleaned = np.empty_like(clip.samples)
         length = clip.samples.shape[1]
@@ -157,13 +155,13 @@ class Denoiser:
     Memory does not grow with the length of the signal.
     """
 
-    def __init__(self, options: Denoise, sample_rate: int, device: torch.device, profile: AudioClip | None) -> None:
+    def __init__(self, options: Denoise, sample_rate: int, device: Device, profile: AudioClip | None) -> None:
         self._options, self._device = options, device
         self._shape = Shape.at_least(options.frame_ms * sample_rate / 1000, options.overlap)
         self._hop_seconds = self._shape.hop / sample_rate
         self._floor = 10 ** (options.gain_floor_db / 20)
         self._context = options.gate_frames // 2 if options.method == "spectral_gate" else 0
-        self._block = _BLOCK if device.type == "cpu" else _GPU_BLOCK
+        self._block = _BLOCK if device == "cpu" else _GPU_BLOCK
         self._heard = Cutter(self._shape)
         self._counted = self._shape.overlap - 1  # the first frame that lies wholly inside the signal
         self._quantile = Quantile(self._shape.bins, options.quantile) if options.noise == "quantile" else None
@@ -346,6 +344,6 @@ class BoundDenoise:
     def __repr__(self) -> str:
         return f"BoundDenoise({self.options!r})"
 
-    def prepare(self, batch: Sequence[AudioClip], device: torch.device) -> list[AudioClip]:
+    def prepare(self, batch: Sequence[AudioClip], device: Device) -> list[AudioClip]:
         """Return one denoised clip for each of ``batch``: ``Denoise.prepare``."""
         return self.options.prepare(batch, device, self._profile)

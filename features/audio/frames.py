@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from features.audio.resample import CHANNELS, Channels, resample, select
 from features.time import Span, sample_edges_ns
-from features.types import AudioClip, FeatureSequence, Stream
-
-if TYPE_CHECKING:
-    import torch
+from features.types import AudioClip, Device, FeatureSequence, Stream
 
 Signal: TypeAlias = npt.NDArray[np.float32]
 Rows: TypeAlias = npt.NDArray[np.float32]
@@ -124,7 +121,7 @@ class Framed:
         """Width of a row: the columns of one channel, times the channels."""
         return len(self.columns) * self.channel_count
 
-    def __call__(self, batch: Sequence[AudioClip], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[AudioClip], device: Device) -> list[FeatureSequence]:
         """Return one sequence ``[1 + N // hop_length, dim]`` for each clip of ``N`` samples at ``sample_rate``.
 
         Raises ``SampleError``: ``non_finite`` for NaN or infinity, ``unsupported_format`` for a wrong channel count.
@@ -149,6 +146,6 @@ class Framed:
     ) -> FeatureSequence:
         return FeatureSequence(values=values, start_ns=start_ns, end_ns=end_ns)
 
-    def _rows(self, signals: Sequence[Signal], device: torch.device) -> list[Rows]:
+    def _rows(self, signals: Sequence[Signal], device: Device) -> list[Rows]:
         """Rows float32 ``[1 + N // hop_length, columns]`` of each signal ``[N]`` at ``sample_rate``."""
         raise NotImplementedError

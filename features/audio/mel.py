@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,7 @@ import numpy.typing as npt
 from features.audio.frames import Check, Framed, Rows, Signal, frame_window
 from features.audio.spectrum import Analysis, Bank, Power
 from features.compiled import compiled
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device
 
 LEAST = 1e-10
 """Least power; everything below counts as this much (librosa's ``power_to_db``)."""
@@ -172,7 +170,7 @@ class Mel(MelFramed):
         """Names of the bands."""
         return tuple(f"mel_{band}" for band in range(self.n_mels))
 
-    def _rows(self, signals: Sequence[Signal], device: torch.device) -> list[Rows]:
+    def _rows(self, signals: Sequence[Signal], device: Device) -> list[Rows]:
         decibels = self.scale == "db"
 
         def finish(power: Power, peak: float) -> Rows:

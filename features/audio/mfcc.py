@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,7 @@ import numpy.typing as npt
 from features.audio.frames import Check, Rows, Signal
 from features.audio.mel import DECIBELS, MelFramed, mel_analysis, nepers
 from features.audio.spectrum import Power
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device
 
 _TOP_DB = 80.0
 
@@ -85,7 +83,7 @@ class Mfcc(MelFramed):
         kinds = ("mfcc", "delta", "delta2")[: 1 + self.deltas]
         return tuple(f"{kind}_{number}" for kind in kinds for number in range(self.n_mfcc))
 
-    def _rows(self, signals: Sequence[Signal], device: torch.device) -> list[Rows]:
+    def _rows(self, signals: Sequence[Signal], device: Device) -> list[Rows]:
         def finish(power: Power, peak: float) -> Rows:
             return (nepers(power, peak, _TOP_DB) @ _cosines(self)).astype(np.float32)
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from features.audio.frames import refuse
 from features.audio.resample import require_finite
 from features.errors import Reason, SampleError
-from features.types import AudioClip, Stream
-
-if TYPE_CHECKING:
-    import torch
+from features.types import AudioClip, Device, Stream
 
 _TARGETS = {"peak": -1.0, "rms": -20.0, "loudness": -23.0}
 _BLOCK_SECONDS = 0.4
@@ -58,7 +55,7 @@ class Normalize:
             ],
         )
 
-    def prepare(self, batch: Sequence[AudioClip], device: torch.device) -> list[AudioClip]:
+    def prepare(self, batch: Sequence[AudioClip], device: Device) -> list[AudioClip]:
         """Return one scaled clip for each of ``batch``."""
         del device
         return [self._scaled(clip) if clip.samples.shape[1] else clip for clip in batch]

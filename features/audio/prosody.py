@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -12,9 +12,7 @@ from features.audio.frames import Check, Framed, Rows, Signal, frame_rows
 from features.audio.pitch import Column, Pitch, frames_of, pyin, yin
 from features.audio.spectrogram import stft_analysis
 from features.audio.spectrum import Power
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device
 
 _COLUMNS = ("rms", "zero_crossings", "centroid_hz", "rolloff_hz", "flatness", "f0_hz", "periodicity", "voiced")
 _CHUNK = 2048
@@ -73,7 +71,7 @@ class Prosody(Framed):
         """Names of the columns."""
         return _COLUMNS
 
-    def _rows(self, signals: Sequence[Signal], device: torch.device) -> list[Rows]:
+    def _rows(self, signals: Sequence[Signal], device: Device) -> list[Rows]:
         spectra = stft_analysis(self).rows(signals, device, self._shape, peak=False, width=3)
         return [
             self._joined(signal, spectrum) if len(signal) else np.zeros((0, len(_COLUMNS)), np.float32)

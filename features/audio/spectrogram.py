@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,7 @@ import numpy.typing as npt
 from features.audio.frames import Check, Framed, Rows, Signal, frame_window
 from features.audio.mel import DECIBELS, nepers
 from features.audio.spectrum import Analysis, Bank, Power
-from features.types import FeatureSequence
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, FeatureSequence
 
 _PITCHES = ("c", "c_sharp", "d", "d_sharp", "e", "f", "f_sharp", "g", "g_sharp", "a", "a_sharp", "b")
 _CENTRE_OCTAVE, _OCTAVES = 5.0, 2.0
@@ -55,7 +52,7 @@ class Stft(Framed):
         """Names of the bins."""
         return tuple(f"bin_{number}" for number in range(1 + self.n_fft // 2))
 
-    def _rows(self, signals: Sequence[Signal], device: torch.device) -> list[Rows]:
+    def _rows(self, signals: Sequence[Signal], device: Device) -> list[Rows]:
         def finish(power: Power, peak: float) -> Rows:
             if self.scale == "db":
                 return (DECIBELS * nepers(power, peak, self.top_db)).astype(np.float32)
@@ -114,7 +111,7 @@ class Chroma(Framed):
         """Names of the pitch classes."""
         return _PITCHES
 
-    def _rows(self, signals: Sequence[Signal], device: torch.device) -> list[Rows]:
+    def _rows(self, signals: Sequence[Signal], device: Device) -> list[Rows]:
         def finish(power: Power, peak: float) -> Rows:
             del peak
             highest = power.max(axis=1, keepdims=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,7 @@ import numpy.typing as npt
 from features.audio.cut import cut_frames
 from features.audio.frames import Rows, Signal, frame_rows
 from features.compiled import compiled
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device
 
 Power: TypeAlias = npt.NDArray[np.float64]
 Finish: TypeAlias = Callable[[Power, float], Rows]
@@ -76,9 +74,9 @@ class Analysis:
         """Powers of a frame."""
         return len(self.window) // 2 + 1 if self.bank is None else len(self.bank.first)
 
-    def power(self, signal: Signal, begin: int, end: int, device: torch.device) -> Power:
+    def power(self, signal: Signal, begin: int, end: int, device: Device) -> Power:
         """Powers float64 ``[end - begin, width]`` of frames ``begin`` to ``end`` of a signal."""
-        return self._on_cpu(signal, begin, end) if device.type == "cpu" else self._on_gpu(signal, begin, end, device)
+        return self._on_cpu(signal, begin, end) if device == "cpu" else self._on_gpu(signal, begin, end, device)
 
     def _on_cpu(self, signal: Signal, begin: int, end: int) -> Power:
         n_fft, hop = len(self.window), self.hop_length
@@ -99,7 +97,7 @@ class Analysis:
                 compiled(_sum_bands)(parts[:count], self.bank.first, self.bank.offsets, self.bank.weights, scratch, out)
         return power
 
-    def _on_gpu(self, signal: Signal, begin: int, end: int, device: torch.device) -> Power:
+    def _on_gpu(self, signal: Signal, begin: int, end: int, device: Device) -> Power:
         import torch
 
         n_fft, hop = len(self.window), self.hop_length
@@ -119,9 +117,7 @@ class Analysis:
             power[at : at + step] = bins if dense is None else torch.mm(bins, dense)
         return power.cpu().numpy()
 
-    def rows(
-        self, signals: Sequence[Signal], device: torch.device, finish: Finish, *, peak: bool, width: int
-    ) -> list[Rows]:
+    def rows(self, signals: Sequence[Signal], device: Device, finish: Finish, *, peak: bool, width: int) -> list[Rows]:
         """Return ``finish`` of the powers of each signal; 0 samples give 0 rows of ``width``.
 
         With ``peak`` it is told the highest power of the whole clip (and 0 otherwise). A clip whose powers would not
@@ -139,13 +135,13 @@ class Analysis:
                 results[number] = finish(power[part], float(power[part].max()) if peak else 0.0)
         return results
 
-    def _groups(self, signals: Sequence[Signal], filled: Sequence[int], device: torch.device) -> Iterator[list[int]]:
+    def _groups(self, signals: Sequence[Signal], filled: Sequence[int], device: Device) -> Iterator[list[int]]:
         """On a GPU as many signals as fit into a chunk together; on CPU each alone."""
         group: list[int] = []
         rows = 0
         for number in filled:
             more = frame_rows(len(signals[number]) + len(self.window), self.hop_length) + 1
-            if group and (device.type == "cpu" or (rows + more) * self.width > _CHUNK):
+            if group and (device == "cpu" or (rows + more) * self.width > _CHUNK):
                 yield group
                 group, rows = [], 0
             group.append(number)
@@ -167,7 +163,7 @@ class Analysis:
             packed[part.start * hop : part.start * hop + len(signal)] = signal
         return packed, parts
 
-    def _alone(self, signal: Signal, device: torch.device, finish: Finish, *, peak: bool) -> Rows:
+    def _alone(self, signal: Signal, device: Device, finish: Finish, *, peak: bool) -> Rows:
         rows = frame_rows(len(signal), self.hop_length)
         step = max(1, _CHUNK // self.width)
         if rows <= step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,7 @@ from features.audio.pitch import frames_of
 from features.audio.resample import require_finite
 from features.errors import Reason, SampleError
 from features.time import Span, samples_to_ns
-from features.types import AudioClip, Stream
-
-if TYPE_CHECKING:
-    import torch
+from features.types import AudioClip, Device, Stream
 
 _CHUNK = 1024
 """Frames looked at at a time."""
@@ -100,7 +97,7 @@ class Trim:
             ],
         )
 
-    def prepare(self, batch: Sequence[AudioClip], device: torch.device) -> list[AudioClip]:
+    def prepare(self, batch: Sequence[AudioClip], device: Device) -> list[AudioClip]:
         """Return one trimmed clip for each of ``batch``."""
         del device
         return [self._trimmed(clip) if clip.samples.shape[1] else clip for clip in batch]

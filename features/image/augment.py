@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from features.image.geometry import check_color
 from features.random import generator
-from features.types import Image, Stream
+from features.types import Device, Image, Stream
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,7 @@ class Augmentation:
         if value is not None and not 0 < value[0] <= value[1] <= most:
             raise ValueError(f"image.augment: {option}: got {list(value)}, allowed: [least, most], > 0, up to {most:g}")
 
-    def augment(self, batch: Sequence[Image], seeds: Sequence[int], device: torch.device) -> list[Image]:
+    def augment(self, batch: Sequence[Image], seeds: Sequence[int], device: Device) -> list[Image]:
         """Return one altered picture for each of ``batch``."""
         del device
         return [

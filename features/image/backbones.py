@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from features.errors import StateError
 from features.image.layers import Spatial, Trace, ends, tap
+from features.types import Device
 
 LITE0 = "efficientnet_lite0"
 
@@ -273,7 +274,7 @@ def network(
     num_classes: int,
     chosen: Preset,
     dtype: torch.dtype,
-    device: torch.device,
+    device: Device,
 ) -> Network:
     """Build the network from ``state`` (of ``fit_state``), folded, in eval mode, on ``device``."""
     net = _architecture(model, num_classes, chosen.crop)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from features.base import State, WeightsRef
 from features.errors import StateError
 from features.image.scaling import scaled
-from features.types import FeatureSequence, Image, Stream
+from features.types import Device, FeatureSequence, Image, Stream
 
 if TYPE_CHECKING:
     import torch
@@ -152,7 +152,7 @@ class Cnn:
         """
         return BoundCnn(self, state)
 
-    def __call__(self, batch: Sequence[Image], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Image], device: Device) -> list[FeatureSequence]:
         """Raise ``StateError``: vectors need weights."""
         raise StateError(
             f"image.cnn: got a batch of {len(batch)} for {device} but no weights; cure: with_state(state of "
@@ -187,7 +187,7 @@ class BoundCnn:
         """Width of a row."""
         return self.options.dim
 
-    def network(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    def network(self, device: Device) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the network on ``device``: uint8 ``[N, H, W, 3]`` (of ``model_input``) in, float32 rows out."""
         import torch
 
@@ -210,18 +210,18 @@ class BoundCnn:
                 self._networks[str(device)] = backbones.compiled(built, black) if options.compile else built
             return self._networks[str(device)]
 
-    def __call__(self, batch: Sequence[Image], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Image], device: Device) -> list[FeatureSequence]:
         """Return one row for each picture, with the picture's span."""
         import torch
 
         results: list[FeatureSequence] = []
         for first in range(0, len(batch), self.options.batch_size):
             images = batch[first : first + self.options.batch_size]
-            whole = self.options.compile or device.type == "cpu"
+            whole = self.options.compile or device == "cpu"
             room = self.options.batch_size if whole else len(images)
             pixels = torch.from_numpy(model_input(images, self._preset, room))
             exact: AbstractContextManager[None] = nullcontext()
-            if device.type == "cuda":
+            if device == "cuda":
                 pixels = pixels.pin_memory()
                 exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
             with torch.inference_mode(), exact:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from features.types import Image, Stream
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, Image, Stream
 
 Method = Literal["gaussian", "mean", "median", "bilateral", "nlmeans"]
 
@@ -56,7 +53,7 @@ class Denoise:
             if not 0 < value < float("inf"):
                 raise ValueError(f"image.denoise: {option}: got {value}, allowed: > 0 and finite")
 
-    def prepare(self, batch: Sequence[Image], device: torch.device) -> list[Image]:
+    def prepare(self, batch: Sequence[Image], device: Device) -> list[Image]:
         """Return one smoothed picture for each of ``batch``. Runs on the CPU whatever ``device`` is."""
         del device
         return [Image(pixels=self._smooth(image.pixels), span=image.span) for image in batch]

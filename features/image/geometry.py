@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
 from features.errors import Reason, SampleError
 from features.image.scaling import Interpolation, Pixels, check_interpolation, scaled
-from features.types import Image, Stream
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, Image, Stream
 
 MAX_PIXELS = 100_000_000
 """No picture is made larger than this: a strip of 20,000 x 1 with a short side of 224 would have a billion pixels."""
@@ -62,7 +59,7 @@ class Resize:
             raise ValueError("image.resize: enlarge: got False with width and height, allowed: with a side only")
         check_interpolation(self.name, self.interpolation)
 
-    def prepare(self, batch: Sequence[Image], device: torch.device) -> list[Image]:
+    def prepare(self, batch: Sequence[Image], device: Device) -> list[Image]:
         """Return one scaled picture for each of ``batch``. Runs on the CPU whatever ``device`` is."""
         del device
         return [Image(pixels=self._scaled(image.pixels), span=image.span) for image in batch]
@@ -107,7 +104,7 @@ class Crop:
     def __post_init__(self) -> None:
         check_sizes(self.name, {"width": self.width, "height": self.height})
 
-    def prepare(self, batch: Sequence[Image], device: torch.device) -> list[Image]:
+    def prepare(self, batch: Sequence[Image], device: Device) -> list[Image]:
         """Return one cut picture for each of ``batch``."""
         del device
         return [Image(pixels=self._cut(image.pixels), span=image.span) for image in batch]
@@ -154,7 +151,7 @@ class Pad:
             raise ValueError(f"image.pad: fill: got {self.fill!r}, allowed: {', '.join(map(repr, get_args(_FILLS)))}")
         check_color(self.name, "color", self.color)
 
-    def prepare(self, batch: Sequence[Image], device: torch.device) -> list[Image]:
+    def prepare(self, batch: Sequence[Image], device: Device) -> list[Image]:
         """Return one larger picture for each of ``batch``."""
         del device
         return [Image(pixels=self._padded(image.pixels), span=image.span) for image in batch]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from features.types import FeatureSequence, Image, Stream
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, FeatureSequence, Image, Stream
 
 Space: TypeAlias = Literal["rgb", "hsv", "lab", "gray"]
 Scale: TypeAlias = Literal["share", "root", "count"]
@@ -72,7 +69,7 @@ class Histogram:
         """Width of a row: the sum of the bins, or their product where they are counted jointly."""
         return int(np.prod(self._bins)) if self.joint else sum(self._bins)
 
-    def __call__(self, batch: Sequence[Image], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Image], device: Device) -> list[FeatureSequence]:
         """Return one histogram for each picture. Runs on the CPU whatever ``device`` is."""
         del device
         return [FeatureSequence.from_rows(self._row(image.pixels)[None], [image.span]) for image in batch]

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from features.image.scaling import Interpolation, check_interpolation, scaled
-from features.types import FeatureSequence, Image, Stream
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, FeatureSequence, Image, Stream
 
 _LEVELS = 511  # differences of grey levels: -255 to 255
 _CLIP = 0.2
@@ -70,7 +67,7 @@ class Hog:
         blocks = [cells - self.cells_per_block + 1 for cells in self._cells]
         return blocks[0] * blocks[1] * self.cells_per_block**2 * self.orientations
 
-    def __call__(self, batch: Sequence[Image], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Image], device: Device) -> list[FeatureSequence]:
         """Return one row for each picture. Runs on the CPU whatever ``device`` is."""
         del device
         return [FeatureSequence.from_rows(self._row(image.pixels)[None], [image.span]) for image in batch]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,7 @@ from features.base import Example, State
 from features.errors import StateError
 from features.image.geometry import MAX_PIXELS, check_sizes
 from features.image.scaling import Interpolation, check_interpolation, scaled
-from features.types import FeatureSequence, Image, Stream
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, FeatureSequence, Image, Stream
 
 Colors: TypeAlias = Literal["rgb", "gray"]
 Layout: TypeAlias = Literal["hwc", "chw"]
@@ -109,7 +106,7 @@ class Pixels(_Scaled):
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"image.pixels: std: got {list(self.std)}, allowed: > 0")
 
-    def __call__(self, batch: Sequence[Image], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Image], device: Device) -> list[FeatureSequence]:
         """Return one row for each picture, with the picture's span. Runs on the CPU whatever ``device`` is."""
         del device
         table = self._table()
@@ -187,7 +184,7 @@ class StandardizedPixels(_Scaled):
             raise StateError(f"{self.name}: got statistics that are not finite, or negative; cure: fit it again")
         return BoundPixels(self, mean, std)
 
-    def __call__(self, batch: Sequence[Image], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Image], device: Device) -> list[FeatureSequence]:
         """Raise ``StateError``: standardising needs statistics."""
         raise StateError(
             f"{self.name}: got a batch of {len(batch)} for {device} but no statistics; cure: with_state(fit(corpus))"
@@ -211,7 +208,7 @@ class BoundPixels:
         """Width of a row."""
         return self.options.dim
 
-    def __call__(self, batch: Sequence[Image], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Image], device: Device) -> list[FeatureSequence]:
         """Return one row for each picture, with the picture's span. Runs on the CPU whatever ``device`` is."""
         del device
         scale = np.where(self.std > 0, self.std, 1.0)

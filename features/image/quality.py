@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import Reason, SampleError
-from features.types import FeatureSequence, Image, Stream
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, FeatureSequence, Image, Stream
 
 COLUMNS = ("sharpness", "edge_density", "luma_mean", "luma_spread", "dark", "bright", "blankness")
 """The figures of ``quality``, in this order; ``image.quality`` says what they are."""
@@ -114,7 +111,7 @@ class Quality:
         """Width of a row: one for each of ``columns``."""
         return len(self.columns)
 
-    def __call__(self, batch: Sequence[Image], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Image], device: Device) -> list[FeatureSequence]:
         """Return one row of figures for each picture. Runs on the CPU whatever ``device`` is."""
         del device
         rows = [np.array([list(quality(image.pixels, self.long_side).values())], np.float32) for image in batch]
@@ -169,7 +166,7 @@ class Check:
         if all(getattr(self, option) is None for option in (*_BOUNDS, "min_side")):
             raise ValueError(f"image.check: no limit is given, allowed: at least one of {', '.join(_BOUNDS)}, min_side")
 
-    def prepare(self, batch: Sequence[Image], device: torch.device) -> list[Image]:
+    def prepare(self, batch: Sequence[Image], device: Device) -> list[Image]:
         """Return the pictures as they are. Raises ``SampleError`` for the first to be refused."""
         del device
         for image in batch if self.action == "quarantine" else ():

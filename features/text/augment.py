@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -18,10 +18,7 @@ from features.text import nltk_data
 from features.text.nltk_data import STOPWORDS, WORDNET
 from features.text.tokenizers import WORD, check_choice
 from features.text.words import WordTable
-from features.types import Stream, Text, TextSegment
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, Stream, Text, TextSegment
 
 _WORD = re.compile(f"({WORD})")
 _HAN_END = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -124,7 +121,7 @@ class Eda:
         shape = np.shape(state.get("vectors", ()))
         return BoundEda(self, (), WordTable.of_state(self.name, state, shape[1] if len(shape) == 2 else 0))
 
-    def augment(self, batch: Sequence[Text], seeds: Sequence[int], device: torch.device) -> list[Text]:
+    def augment(self, batch: Sequence[Text], seeds: Sequence[int], device: Device) -> list[Text]:
         """Return one altered text for each of ``batch``. Raises ``StateError`` where synonyms are needed."""
         if self.weights_ref is not None:
             cure = nltk_data.cure(*self._resources) if self.synonyms == "wordnet" else f"cure: the file {self.path}"
@@ -144,7 +141,7 @@ class BoundEda:
     folders: tuple[tuple[str, Path], ...]
     table: WordTable | None
 
-    def augment(self, batch: Sequence[Text], seeds: Sequence[int], device: torch.device) -> list[Text]:
+    def augment(self, batch: Sequence[Text], seeds: Sequence[int], device: Device) -> list[Text]:
         """Return one altered text for each of ``batch``. Runs on the CPU."""
         del device
         return [self._altered(text, generator(seed)) for text, seed in zip(batch, seeds, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,7 @@ from features.errors import StateError
 from features.text.counting import Terms, Vocabulary, smooth_idf, weigh
 from features.text.rows import ROWS, Rows, documents
 from features.text.tokenizers import Tokenizer, check_choice
-from features.types import FeatureSequence, Stream, Text
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, FeatureSequence, Stream, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +64,7 @@ class Bow:
         """Return an extractor that uses what ``fit`` learnt. Raises ``StateError`` when it does not fit."""
         return BoundBag(self, Vocabulary.of_state(self.name, self._terms, state), None)
 
-    def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Text], device: Device) -> list[FeatureSequence]:
         """Raise ``StateError``: only what ``with_state`` returns can extract."""
         raise _unfitted(self.name, batch, device)
 
@@ -123,12 +120,12 @@ class Tfidf:
             raise StateError(f"{self.name}: idf: got {list(idf.shape)}, allowed: [{len(vocabulary.words)}], one a term")
         return BoundBag(self, vocabulary, idf)
 
-    def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Text], device: Device) -> list[FeatureSequence]:
         """Raise ``StateError``: only what ``with_state`` returns can extract."""
         raise _unfitted(self.name, batch, device)
 
 
-def _unfitted(name: str, batch: Sequence[Text], device: torch.device) -> StateError:
+def _unfitted(name: str, batch: Sequence[Text], device: Device) -> StateError:
     return StateError(
         f"{name}: got a batch of {len(batch)} for {device} but is not fitted; cure: with_state(fit(texts))"
     )
@@ -155,11 +152,11 @@ class BoundBag:
         """Width of a row: ``size``."""
         return self.step.size
 
-    def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Text], device: Device) -> list[FeatureSequence]:
         """Return one row a segment (or text); not valid where it has no term of the vocabulary. Runs on the CPU."""
         return self.counted(batch, device)[0]
 
-    def counted(self, batch: Sequence[Text], device: torch.device) -> tuple[list[FeatureSequence], WordCounts]:
+    def counted(self, batch: Sequence[Text], device: Device) -> tuple[list[FeatureSequence], WordCounts]:
         """Return what ``__call__`` does, and how many of the terms are not in the vocabulary."""
         del device
         found = documents(batch, self.step.rows)

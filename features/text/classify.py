@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,7 @@ from features.errors import StateError
 from features.text.counting import Corpus, Sparse, Terms, Vocabulary, smooth_idf, weigh
 from features.text.rows import ROWS, Rows, documents
 from features.text.tokenizers import Tokenizer, check_choice
-from features.types import FeatureSequence, Stream, Text
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, FeatureSequence, Stream, Text
 
 _ARRAYS = ("idf", "coefficients", "intercepts")
 _SIGMOID = ("slopes", "offsets")
@@ -139,7 +136,7 @@ class ClassProbabilities:
                 )
         return BoundClassifier(self, vocabulary, found)
 
-    def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Text], device: Device) -> list[FeatureSequence]:
         """Raise ``StateError``: only what ``with_state`` returns can extract."""
         raise StateError(
             f"{self.name}: got a batch of {len(batch)} for {device} but is not fitted; cure: with_state(fit(texts))"
@@ -191,11 +188,11 @@ class BoundClassifier:
         """Width of a row: the number of classes."""
         return self.step.dim
 
-    def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Text], device: Device) -> list[FeatureSequence]:
         """Return one row a text (or segment); not valid where it has no term of the vocabulary. Runs on the CPU."""
         return self.counted(batch, device)[0]
 
-    def counted(self, batch: Sequence[Text], device: torch.device) -> tuple[list[FeatureSequence], WordCounts]:
+    def counted(self, batch: Sequence[Text], device: Device) -> tuple[list[FeatureSequence], WordCounts]:
         """Return what ``__call__`` does, and how many of the terms are not in the vocabulary."""
         del device
         found = documents(batch, self.step.rows)

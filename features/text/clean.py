@@ -9,14 +9,11 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from features.text.social import EMOJI_LANGUAGES, drop_emoji, name_emoji, split_hashtag
 from features.text.tokenizers import check_choice
-from features.types import Stream, Text, TextSegment
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, Stream, Text, TextSegment
 
 Matches: TypeAlias = Literal["keep", "drop", "token"]
 
@@ -104,7 +101,7 @@ class Clean:
         for option, got, choices in allowed:
             check_choice(self.name, option, got, choices)
 
-    def prepare(self, batch: Sequence[Text], device: torch.device) -> list[Text]:
+    def prepare(self, batch: Sequence[Text], device: Device) -> list[Text]:
         """Return one cleaned text for each of ``batch``, with the same segments and spans. Runs on the CPU."""
         del device
         return [

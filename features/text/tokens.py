@@ -6,17 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 from features.base import State, WeightsRef
 from features.errors import StateError
 from features.text import nltk_data
 from features.text.nltk_data import PUNKT, STOPWORDS, WORDNET
 from features.text.tokenizers import check_choice, tokenize_with
-from features.types import Stream, Text, TextSegment
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, Stream, Text, TextSegment
 
 Splitter: TypeAlias = Literal["treebank", "tweet", "regexp", "whitespace", "punkt_tab"]
 Lemma: TypeAlias = Literal["none", "noun", "verb", "adjective", "adverb", "any"]
@@ -89,7 +86,7 @@ class Tokens:
         bound.tokens("")
         return bound
 
-    def prepare(self, batch: Sequence[Text], device: torch.device) -> list[Text]:
+    def prepare(self, batch: Sequence[Text], device: Device) -> list[Text]:
         """Return one text of joined tokens for each of ``batch``. Raises ``StateError`` where data are needed."""
         if self._resources:
             raise StateError(
@@ -110,7 +107,7 @@ class BoundTokens:
     step: Tokens
     folders: tuple[tuple[str, Path], ...]
 
-    def prepare(self, batch: Sequence[Text], device: torch.device) -> list[Text]:
+    def prepare(self, batch: Sequence[Text], device: Device) -> list[Text]:
         """Return one text of joined tokens for each of ``batch``, with the same segments and spans. Runs on the CPU."""
         del device
         return [

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,7 @@ from features.base import State, WeightsRef, WordCounts
 from features.errors import StateError
 from features.text.rows import ROWS, Documents, Rows, documents
 from features.text.tokenizers import check_choice
-from features.types import FeatureSequence, Stream, Text
-
-if TYPE_CHECKING:
-    import torch
+from features.types import Device, FeatureSequence, Stream, Text
 
 _PACKAGE = "package:"
 _BATCH_TOKENS = 4096
@@ -102,7 +99,7 @@ class Transformer:
         """
         return BoundTransformer(self, state)
 
-    def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Text], device: Device) -> list[FeatureSequence]:
         """Raise ``StateError``: vectors need a model."""
         raise StateError(
             f"{self.name}: got a batch of {len(batch)} for {device} but no model; cure: with_state(state of "
@@ -159,11 +156,11 @@ class BoundTransformer:
         """Width of a row."""
         return self.options.dim
 
-    def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Text], device: Device) -> list[FeatureSequence]:
         """Return one row a segment (or text), with its span; not valid where the model knows none of its tokens."""
         return self.counted(batch, device)[0]
 
-    def counted(self, batch: Sequence[Text], device: torch.device) -> tuple[list[FeatureSequence], WordCounts]:
+    def counted(self, batch: Sequence[Text], device: Device) -> tuple[list[FeatureSequence], WordCounts]:
         """Return what ``__call__`` does, and how many of the tokens the model does not know."""
         found = documents(batch, self.options.rows)
         windows, known, words = self._windows(batch, found)
@@ -214,7 +211,7 @@ class BoundTransformer:
         how = self.options.normalize
         return pooling, how == "always" or (how == "model" and "Normalize" in modules)
 
-    def _network(self, device: torch.device) -> Any:
+    def _network(self, device: Device) -> Any:
         with self._lock:
             if str(device) not in self._networks:
                 self._networks[str(device)] = self._build().to(device)
@@ -289,7 +286,7 @@ class BoundTransformer:
             if places:
                 yield text.plain, places
 
-    def _pooled(self, windows: list[_Window], count: int, device: torch.device) -> npt.NDArray[np.float32]:
+    def _pooled(self, windows: list[_Window], count: int, device: Device) -> npt.NDArray[np.float32]:
         import torch
 
         most = self._pooling == "max"

@@ -18,7 +18,7 @@ from features.errors import StateError
 from features.text.rows import ROWS, Rows, documents
 from features.text.tokenizers import TOKENIZERS, Tokenizer, check_choice, tokenize_with
 from features.text.words import WordTable, encode_vocabulary
-from features.types import FeatureSequence, Stream, Text
+from features.types import Device, FeatureSequence, Stream, Text
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +97,7 @@ class _Bound:
         """Width of a row: the width of the vectors."""
         return int(self.table.vectors.shape[1])
 
-    def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Text], device: Device) -> list[FeatureSequence]:
         """Return one row a segment (or text) with its span: the mean of the vectors of its tokens.
 
         Tokens outside the vocabulary do not count; a segment without any other is not valid. The look-up runs on the
@@ -105,7 +105,7 @@ class _Bound:
         """
         return self.counted(batch, device)[0]
 
-    def counted(self, batch: Sequence[Text], device: torch.device) -> tuple[list[FeatureSequence], WordCounts]:
+    def counted(self, batch: Sequence[Text], device: Device) -> tuple[list[FeatureSequence], WordCounts]:
         """Return what ``__call__`` does, and how many of the tokens are not in the vocabulary."""
         del device
         found = documents(batch, self.rows)
@@ -220,7 +220,7 @@ class Word2Vec:
         """Return an extractor that uses what ``fit`` learnt. Raises ``StateError`` when it does not fit."""
         return _BoundWord2Vec(WordTable.of_state(self.name, state, self.vector_size), self.tokenizer, self.rows)
 
-    def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Text], device: Device) -> list[FeatureSequence]:
         """Raise ``StateError``: only what ``with_state`` returns can extract."""
         raise StateError(
             f"{self.name}: got a batch of {len(batch)} for {device} but is not fitted; cure: with_state(fit(texts))"
@@ -268,7 +268,7 @@ class PretrainedVectors:
         """Return an extractor that uses these vectors. Raises ``StateError`` when they do not fit."""
         return _BoundPretrained(WordTable.of_state(self.name, state, self.vector_size), self.tokenizer, self.rows)
 
-    def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Text], device: Device) -> list[FeatureSequence]:
         """Raise ``StateError``: only what ``with_state`` returns can extract."""
         raise StateError(
             f"{self.name}: got a batch of {len(batch)} for {device} but no vectors; "

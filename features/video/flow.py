@@ -14,12 +14,11 @@ import numpy.typing as npt
 from features.base import FrameRequest, State, VideoExtractor, WeightsRef, run_video
 from features.errors import Reason, SampleError, StateError
 from features.time import NS_PER_SECOND
-from features.types import FeatureSequence, Stream, VideoClip
+from features.types import Device, FeatureSequence, Stream, VideoClip
 from features.video.fields import MIN_SIDE, Estimate, Field, Luma, Method, Preset, allow, check_shapes, estimator
 from features.video.motion import COLUMNS, SPEEDS, describe
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 Model: TypeAlias = Literal["raft_small", "raft_large"]
@@ -99,7 +98,7 @@ class _Options:
             raise StateError(f"{self.name}: method {self.method!r} needs no weights; cure: use the step as it is")
         return BoundFlow(self, state)
 
-    def open(self, device: torch.device) -> FlowSink:
+    def open(self, device: Device) -> FlowSink:
         """Begin a video. Raises ``StateError`` for RAFT, which needs weights."""
         del device
         if self.method == "raft":
@@ -107,7 +106,7 @@ class _Options:
             raise StateError(f"{self.name}: got no weights for {self.model}; cure: with_state(state of {ref})")
         return FlowSink(self, estimator(self.method, self.preset))
 
-    def __call__(self, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[VideoClip], device: Device) -> list[FeatureSequence]:
         """Return the rows of each clip."""
         return run_video(cast("VideoExtractor", self), batch, device)
 
@@ -166,13 +165,12 @@ class BoundFlow:
     """``Flow`` or ``FlowField`` by RAFT with its weights; the network is built once for each process and device."""
 
     def __init__(self, options: _Options, state: State) -> None:
-        import torch
 
         from features.video import raft
 
         self.options = options
         self._state = dict(state)
-        self._networks: dict[str, nn.Module] = {"cpu": raft.network(options.model, self._state, torch.device("cpu"))}
+        self._networks: dict[str, nn.Module] = {"cpu": raft.network(options.model, self._state, "cpu")}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[BoundFlow], tuple[_Options, State]]:
@@ -206,7 +204,7 @@ class BoundFlow:
         """The frames that this extractor wants."""
         return self.options.request
 
-    def open(self, device: torch.device) -> FlowSink:
+    def open(self, device: Device) -> FlowSink:
         """Begin a video."""
         from features.video import raft
 
@@ -220,7 +218,7 @@ class BoundFlow:
 
         return FlowSink(self.options, estimate)
 
-    def __call__(self, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[VideoClip], device: Device) -> list[FeatureSequence]:
         """Return the rows of each clip."""
         return run_video(cast("VideoExtractor", self), batch, device)
 

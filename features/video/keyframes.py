@@ -6,19 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from features.base import FrameRequest, run_video
 from features.time import NS_PER_SECOND, Span, seconds_to_ns
-from features.types import FeatureSequence, Image, Stream, VideoClip
+from features.types import Device, FeatureSequence, Image, Stream, VideoClip
 from features.video.cluster import Clusters
 from features.video.shots import Shot, ShotFinder
 from features.video.spaced import SpacedFinder
-
-if TYPE_CHECKING:
-    import torch
 
 Method: TypeAlias = Literal["content", "uniform", "container", "cluster"]
 
@@ -223,11 +220,11 @@ class KeyframeScores(_Selection):
         """Width of a row."""
         return len(self.columns)
 
-    def open(self, device: torch.device) -> _ScoreSink:
+    def open(self, device: Device) -> _ScoreSink:
         """Begin a video."""
         del device
         return _ScoreSink(self)
 
-    def __call__(self, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[VideoClip], device: Device) -> list[FeatureSequence]:
         """Return the rows of each clip."""
         return run_video(self, batch, device)

@@ -15,6 +15,7 @@ import torchvision
 from torch import nn
 
 from features.errors import StateError
+from features.types import Device
 
 MODELS = ("raft_small", "raft_large")
 MIN_SIDE = 128
@@ -32,7 +33,7 @@ def weights_name(model: str, weights: str) -> str:
     return weights
 
 
-def network(model: str, state: Mapping[str, Any], device: torch.device) -> nn.Module:
+def network(model: str, state: Mapping[str, Any], device: Device) -> nn.Module:
     """Build ``model`` with the weights in ``state``, in eval mode. Raises ``StateError`` when they do not fit."""
     net: nn.Module = torchvision.models.get_model(model, weights=None)
     tensors = {name: torch.as_tensor(np.asarray(value)) for name, value in state.items()}
@@ -52,7 +53,7 @@ def flow(
     current: npt.NDArray[np.uint8],
     *,
     iterations: int,
-    device: torch.device,
+    device: Device,
 ) -> npt.NDArray[np.float32]:
     """Return the flow from ``previous`` to ``current`` (RGB uint8 ``[H, W, 3]``), float32 ``[H, W, 2]``, in pixels.
 

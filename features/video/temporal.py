@@ -14,10 +14,9 @@ import numpy.typing as npt
 from features.base import FrameRequest, State, WeightsRef, run_video
 from features.errors import Reason, SampleError, StateError
 from features.time import seconds_to_ns
-from features.types import FeatureSequence, Stream, VideoClip
+from features.types import Device, FeatureSequence, Stream, VideoClip
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 Encoder: TypeAlias = Literal["mean", "max", "std", "mean_std", "gru", "lstm"]
@@ -129,12 +128,12 @@ class Temporal:
         """Return the extractor that uses these weights. Raises ``StateError`` when they do not fit."""
         return BoundTemporal(self, state)
 
-    def open(self, device: torch.device) -> TemporalSink:
+    def open(self, device: Device) -> TemporalSink:
         """Raise ``StateError``: vectors need weights."""
         del device
         raise StateError(f"video.temporal: got no weights; cure: with_state(state of {self.weights_ref})")
 
-    def __call__(self, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[VideoClip], device: Device) -> list[FeatureSequence]:
         """Raise ``StateError`` for any clip: vectors need weights."""
         return run_video(self, batch, device)
 
@@ -147,7 +146,6 @@ class BoundTemporal:
     numerics: ClassVar[tuple[str, ...]] = Temporal.numerics
 
     def __init__(self, options: Temporal, state: State) -> None:
-        import torch
 
         from features.video import backbone
 
@@ -158,7 +156,7 @@ class BoundTemporal:
         self._preset = backbone.preset(options.model, full, options.image_size)
         self._lock = threading.Lock()
         self._built: dict[str, tuple[nn.Module, nn.Module | None]] = {}
-        self._networks(torch.device("cpu"))
+        self._networks("cpu")
 
     def __reduce__(self) -> tuple[type[BoundTemporal], tuple[Temporal, State]]:
         return (BoundTemporal, (self.options, self._state))
@@ -176,15 +174,15 @@ class BoundTemporal:
         """The frames that this extractor wants."""
         return self.options.request
 
-    def open(self, device: torch.device) -> TemporalSink:
+    def open(self, device: Device) -> TemporalSink:
         """Begin a video."""
         return TemporalSink(self, device)
 
-    def __call__(self, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[VideoClip], device: Device) -> list[FeatureSequence]:
         """Return the rows of each clip."""
         return run_video(self, batch, device)
 
-    def _networks(self, device: torch.device) -> tuple[nn.Module, nn.Module | None]:
+    def _networks(self, device: Device) -> tuple[nn.Module, nn.Module | None]:
         from features.video import backbone
 
         with self._lock:
@@ -196,7 +194,7 @@ class BoundTemporal:
                 self._built[str(device)] = (net, encoder)
             return self._built[str(device)]
 
-    def _encoder(self, device: torch.device) -> nn.Module:
+    def _encoder(self, device: Device) -> nn.Module:
         import torch
 
         from features.video import backbone
@@ -216,13 +214,13 @@ class BoundTemporal:
             ) from error
         return net.requires_grad_(False).eval().to(device)
 
-    def vectors(self, frames: npt.NDArray[np.uint8], device: torch.device) -> Vectors:
+    def vectors(self, frames: npt.NDArray[np.uint8], device: Device) -> Vectors:
         """Return the vector of each frame, float32 ``[N, D]``."""
         from features.video import backbone
 
         return backbone.vectors(self._networks(device)[0], frames, self._preset, device)
 
-    def encode(self, vectors: Vectors, device: torch.device) -> Vectors:
+    def encode(self, vectors: Vectors, device: Device) -> Vectors:
         """Return the row of one window: float32 ``[dim]`` from ``[N >= 1, D]``."""
         import torch
 
@@ -257,7 +255,7 @@ def _below(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 class TemporalSink:
     """One video on its way. Frames are batched by count alone, so chunks change nothing."""
 
-    def __init__(self, step: BoundTemporal, device: torch.device) -> None:
+    def __init__(self, step: BoundTemporal, device: Device) -> None:
         self._step = step
         self._device = device
         self._window_ns, self._hop_ns = seconds_to_ns(step.options.window), seconds_to_ns(step.options.hop)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from features.errors import GristmillError
+from features.types import Device
 from pipeline.catalog import Catalog
 from pipeline.chain import Chain
 from pipeline.events import Events
@@ -26,7 +27,7 @@ SHARDS_PER_CORE = 2
 
 
 def choose_work(
-    catalog: Catalog, name: str, samples: int, seed: int, device: str, place: str, events: Events
+    catalog: Catalog, name: str, samples: int, seed: int, device: Device, place: str, events: Events
 ) -> tuple[list[ShardWork], list[str]]:
     """Work on a random choice of samples, writing below ``place``; and the features left out, with reasons."""
     dataset = catalog.dataset(name)
@@ -74,7 +75,7 @@ def _piece(
     rows: Sequence[Mapping[str, Any]],
     chains: Mapping[str, Chain],
     states: Mapping[str, StateRef | None],
-    device: str,
+    device: Device,
 ) -> ShardWork:
     features = []
     for name, state in states.items():

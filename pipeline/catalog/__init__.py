@@ -16,7 +16,6 @@ from pipeline.catalog.models import (
     TableSource,
 )
 from pipeline.catalog.schema import catalog_schema
-from pipeline.catalog.steps import importable
 from pipeline.catalog.train_models import Train
 
 __all__ = [
@@ -35,6 +34,5 @@ __all__ = [
     "TableSource",
     "Train",
     "catalog_schema",
-    "importable",
     "load_catalog",
 ]

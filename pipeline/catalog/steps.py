@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import threading
 import types
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -19,6 +16,7 @@ from features.registry import AUGMENT, EXTRACTORS, PREPARE, UnknownStepError, re
 from features.types import STREAMS
 from pipeline.catalog.problems import Place, did_you_mean, listed
 from pipeline.catalog.problems import faults as problems_of
+from pipeline.importing import importable
 
 _KINDS = {"extractor": EXTRACTORS, "prepare step": PREPARE, "augmentation": AUGMENT}
 
@@ -29,32 +27,6 @@ class StepFaultError(ValueError):
     def __init__(self, faults: list[tuple[Place, str]]) -> None:
         self.faults = faults
         super().__init__("; ".join(message for _, message in faults))
-
-
-_lock = threading.Lock()
-_users: Counter[str] = Counter()
-"""Folder on ``sys.path`` that was put there here -> how many threads need it."""
-
-
-@contextmanager
-def importable(folder: Path) -> Iterator[None]:
-    """Make modules that lie in ``folder`` importable, after everything that is installed; threads may share it."""
-    entry = str(folder)
-    with _lock:
-        if entry not in sys.path:
-            sys.path.append(entry)
-            _users.setdefault(entry, 0)
-        ours = entry in _users
-        _users[entry] += ours
-    try:
-        yield
-    finally:
-        with _lock:
-            if ours:
-                _users[entry] -= 1
-                if _users[entry] == 0:
-                    del _users[entry]
-                    sys.path.remove(entry)
 
 
 def step_class(name: str, table: dict[str, str], folder: Path) -> type[Any]:

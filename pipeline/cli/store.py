@@ -136,8 +136,8 @@ def pictures(
     Example: gristmill pictures clips scenes
     """
     from pipeline.catalog import load_catalog
-    from pipeline.catalog.steps import importable
     from pipeline.console import drawing
+    from pipeline.importing import importable
     from pipeline.keep import keep_pictures
 
     loaded = load_catalog(catalog)

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from features.types import FeatureSequence
-from pipeline.catalog.steps import importable
 from pipeline.execute.board import Board, Diary
 from pipeline.execute.compute import compute
 from pipeline.execute.work import ShardWork
+from pipeline.importing import importable
 from pipeline.store.quarantine import Failure
 
 
@@ -95,7 +95,6 @@ def main(pipe_file: int, board_file: int) -> None:
     pipe = Connection(pipe_file)
     teller = Teller(pipe, Board(board_file))
     logging.getLogger().addHandler(_Handler(teller))
-    _use_one_thread()
     settled = False
     while True:
         try:
@@ -117,15 +116,6 @@ def main(pipe_file: int, board_file: int) -> None:
             settled = True
             gc.collect()
             gc.freeze()  # libraries and models: looking through them again takes 0.3 s a time
-
-
-def _use_one_thread() -> None:
-    """Workers are one a core: a library with threads of its own would fight its neighbours for theirs."""
-    import cv2
-    import torch
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
 
 
 def _limit_memory(memory: int) -> None:

@@ -11,20 +11,23 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
 from distributed import Client, KilledWorker, LocalCluster, Security, as_completed
 from distributed.system import MEMORY_LIMIT
 
 from features.errors import GristmillError, RunFailedError
+from features.types import Device
 from pipeline.arrow import spare_pandas
-from pipeline.catalog.models import Engine as Settings
-from pipeline.catalog.steps import importable
 from pipeline.execute.engine import Piece, Result, Work, check_decoder, cores
 from pipeline.execute.work import Guard
+from pipeline.importing import importable
 from pipeline.keys import code_digest
 from pipeline.media.hardware import missing
+
+if TYPE_CHECKING:  # the workers need nothing of catalogs
+    from pipeline.catalog.models import Engine as Settings
 
 # One thread a worker for every library with threads of its own, so that workers do not fight for cores; and freed
 # pages stay with the process: eager torch is several times slower when each batch faults its pages in anew.
@@ -33,6 +36,7 @@ ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
 }
@@ -147,15 +151,17 @@ def _run(function: Callable[[Work], Result], pickled: bytes, folder: Path, ours:
 
 
 @contextmanager
-def local_cluster(settings: Settings, device: str, folder: Path) -> Iterator[Cluster]:
+def local_cluster(settings: Settings, device: Device, folder: Path, pieces: int) -> Iterator[Cluster]:
     """A cluster of processes on this machine, reachable from this machine only.
 
-    ``folder`` is the catalog's: steps of the user's own are imported from it. Raises ``GristmillError`` where memory
-    or GPUs do not suffice.
+    ``folder`` is the catalog's: steps of the user's own are imported from it. For fewer ``pieces`` than workers fewer
+    are started, under the limits of all: what a sample may hold does not depend on its neighbours. Raises
+    ``GristmillError`` where memory or GPUs do not suffice.
     """
     workers = _local_workers(settings, device)
     total = int(MEMORY_LIMIT * SHARE_OF_MEMORY) if settings.memory == "auto" else int(settings.memory)
     guard = _guard(settings, folder, total // workers, f"{workers} workers")
+    workers = min(workers, max(1, pieces))
     ahead = max(2, cores() // workers) if device == "cuda" else 0
     threads = ahead if settings.decode_threads == "auto" else settings.decode_threads
     configuration = {
@@ -185,7 +191,7 @@ def local_cluster(settings: Settings, device: str, folder: Path) -> Iterator[Clu
         yield Cluster(client, workers, guard, decode_threads=threads, resources={})
 
 
-def _local_workers(settings: Settings, device: str) -> int:
+def _local_workers(settings: Settings, device: Device) -> int:
     if device != "cuda":
         return cores() if settings.workers == "auto" else settings.workers
     import torch
@@ -218,7 +224,7 @@ def _guard(settings: Settings, folder: Path, memory: int, whose: str) -> Guard:
 
 
 @contextmanager
-def remote_cluster(settings: Settings, device: str, folder: Path) -> Iterator[Cluster]:
+def remote_cluster(settings: Settings, device: Device, folder: Path) -> Iterator[Cluster]:
     """A cluster that runs already, at ``settings.scheduler``.
 
     Its workers must have the same code and see the same paths. Raises ``GristmillError`` where it cannot be reached,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -34,17 +34,12 @@ from pipeline.execute.work import FeatureWork, SampleWork, ShardWork
 from pipeline.media.video import FrameChunk, Notice
 from pipeline.state import bind
 
-if TYPE_CHECKING:
-    import torch
-
 DEFAULT_BATCH = 16
 
 
 def compute(work: ShardWork, watch: Watch) -> Tally:
     """Compute the rows of one shard. Deterministic: the same work gives the same rows in any process and order."""
-    import torch
-
-    job = _Job(work, torch.device(work.device), watch)
+    job = _Job(work, watch)
     pairs = ((sample, job.wants(sample)) for sample in work.samples)
     wanted = [(sample, wants) for sample, wants in pairs if wants is not None]
     decoding = ahead((wants.decode() for _, wants in wanted), work.decode_threads)
@@ -221,8 +216,8 @@ def _join(rows: list[FeatureSequence], dim: int) -> FeatureSequence:
 class _Job:
     """One shard at work."""
 
-    def __init__(self, work: ShardWork, device: torch.device, watch: Watch) -> None:
-        self.work, self.device, self.watch = work, device, watch
+    def __init__(self, work: ShardWork, watch: Watch) -> None:
+        self.work, self.device, self.watch = work, work.device, watch
         self.tally = Tally()
         self.failed: set[tuple[str, str]] = set()
         self.features = {feature.chain.name: _Feature(self, feature) for feature in work.features}
@@ -247,9 +242,9 @@ class _Job:
 
     def free_device(self) -> None:
         """Give cached memory of the device back."""
-        import torch
+        if self.device == "cuda":
+            import torch
 
-        if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def fail(self, sample_id: str, feature: _Feature, stage: str, error: Exception) -> None:

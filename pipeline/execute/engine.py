@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from features.errors import GristmillError
-from pipeline.catalog.models import Engine as Settings
-from pipeline.catalog.steps import importable
+from features.types import Device
 from pipeline.execute.work import Guard
+from pipeline.importing import importable
 from pipeline.media.hardware import missing
+
+if TYPE_CHECKING:  # the workers need nothing of catalogs
+    from pipeline.catalog.models import Engine as Settings
 
 
 class Piece(Protocol):
@@ -64,9 +69,9 @@ class Serial:
         yield from map(function, work)
 
 
-def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> str:
+def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> Device:
     """Decide the device once for a run. Raises ``GristmillError`` when CUDA is asked for and missing."""
-    if device == "cpu":
+    if device == "cpu" or (device == "auto" and not may_have_gpu()):
         return "cpu"
     import torch
 
@@ -78,6 +83,17 @@ def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> str:
             "cure: install a driver and a CUDA build of torch, or set device: auto"
         )
     return "cpu"
+
+
+def may_have_gpu() -> bool:
+    """Whether a driver of GPUs is there. Without one torch finds none, and to ask it takes the 4 s of importing it."""
+    if Path("/dev/kfd").exists():  # AMD's, which torch calls CUDA as well
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def check_decoder(told: str | None) -> None:
@@ -94,8 +110,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_engine(settings: Settings, device: str, folder: Path) -> AbstractContextManager[Engine]:
-    """Open an engine; closing it stops its workers. ``folder`` holds the user's own steps, where there are any."""
+def open_engine(
+    settings: Settings, device: Device, folder: Path, pieces: int = sys.maxsize
+) -> AbstractContextManager[Engine]:
+    """Open an engine; closing it stops its workers. ``folder`` holds the user's own steps, where there are any.
+
+    ``pieces``: how many there will be at most; no more workers are started.
+    """
     if settings.video_decoder == "nvdec" and settings.scheduler is None:
         check_decoder(missing())
     threads = settings.decode_threads
@@ -105,7 +126,7 @@ def open_engine(settings: Settings, device: str, folder: Path) -> AbstractContex
 
     if settings.scheduler is not None:
         return remote_cluster(settings, device, folder)
-    return local_cluster(settings, device, folder)
+    return local_cluster(settings, device, folder, pieces)
 
 
 @contextmanager

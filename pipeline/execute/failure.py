@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 
 from features.errors import Reason, SampleError
@@ -42,6 +43,5 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def device_is_full(error: Exception) -> bool:
     """Whether the memory of a GPU ran out: a smaller batch may still do."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError)
+    torch = sys.modules.get("torch")  # what it raised has imported it
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)

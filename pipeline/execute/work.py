@@ -8,7 +8,7 @@ from typing import Any
 
 from features.base import WordCounts
 from features.time import Span
-from features.types import Stream
+from features.types import Device, Stream
 from pipeline.chain import Chain
 from pipeline.record import Spent
 from pipeline.state import StateRef
@@ -78,7 +78,7 @@ class ShardWork:
     roster: Mapping[str, tuple[str, str | None]]
     samples: tuple[SampleWork, ...]
     features: tuple[FeatureWork, ...]
-    device: str
+    device: Device
     decode_threads: int = 0
     """Threads that decode ahead of the device; 0: none."""
     hardware: bool = False

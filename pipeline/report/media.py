@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from features.base import FrameSelector, NeedsWeights, Prepare
 from features.errors import Reason
 from features.time import NS_PER_SECOND, Span
-from features.types import AudioClip, Image, Stream, Text
+from features.types import AudioClip, Device, Image, Stream, Text
 from pipeline import weights
 from pipeline.chain import Chain
 from pipeline.media.audio import read_audio
@@ -17,9 +17,6 @@ from pipeline.media.source import Limits, Source
 from pipeline.media.text import read_text
 from pipeline.report.album import Album
 from pipeline.report.material import Material, Shown
-
-if TYPE_CHECKING:
-    import torch
 
 NOT_OPENED = frozenset({Reason.WORKER_DIED.value, Reason.TIMEOUT.value, Reason.OUT_OF_MEMORY.value})
 """What failed like this may take the process that makes the page with it: its media are not opened."""
@@ -54,11 +51,8 @@ def open_sound(sample: Shown, span: Span) -> AudioClip:
     return read_audio(Source(sample.uris["audio"]), span=span, note=silently)
 
 
-def cpu() -> torch.device:
-    """Where the few media of a page are prepared, whatever the run used."""
-    import torch
-
-    return torch.device("cpu")
+DEVICE: Device = "cpu"
+"""Where the few media of a page are prepared, whatever the run used."""
 
 
 def prepares(material: Material, stream: Stream) -> list[Chain]:
@@ -97,7 +91,7 @@ class Preparer:
         if chain.name not in self._steps:
             self._steps[chain.name] = [self._loaded(step) for step in _prepare_steps(chain)]
         for step in self._steps[chain.name]:
-            (medium,) = step.prepare([medium], cpu())
+            (medium,) = step.prepare([medium], DEVICE)
         return medium
 
     def augmented(self, chain: Chain, medium: Any, sample_id: str, view: int) -> Any:
@@ -105,7 +99,7 @@ class Preparer:
         medium = self(chain, medium)
         for number, step in enumerate(augmentations(chain)):
             seed = chain.view_seed(sample_id, view, number, 0)
-            (medium,) = self._loaded(step).augment([medium], [seed], cpu())
+            (medium,) = self._loaded(step).augment([medium], [seed], DEVICE)
         return medium
 
     def _loaded(self, step: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.catalog.steps import importable
+from pipeline.importing import importable
 from pipeline.report import charts, facts
 from pipeline.report.album import Album
 from pipeline.report.material import Material

@@ -28,9 +28,9 @@ from features.base import (
 from features.errors import StateError
 from features.registry import AUGMENT, EXTRACTORS, PREPARE, resolve
 from features.time import ALWAYS, NS_PER_SECOND, Span
-from features.types import AudioClip, FeatureSequence, Image, Media, Text, TextSegment, VideoClip
+from features.types import AudioClip, Device, FeatureSequence, Image, Media, Text, TextSegment, VideoClip
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 SHIFT = 12_345_678_901
 
 
@@ -541,7 +541,7 @@ def test_without_what_it_compares_with_nothing_is_extracted(name: str) -> None:
 @extractors
 def test_cpu_and_cuda_agree(name: str) -> None:
     samples = [EXTRACTOR[name].sample(seed) for seed in range(3)]
-    ours, theirs = ready(name)(samples, CPU), ready(name)(samples, torch.device("cuda"))
+    ours, theirs = ready(name)(samples, CPU), ready(name)(samples, "cuda")
     for one, other in zip(ours, theirs, strict=True):
         assert_close(one, other, EXTRACTOR[name].device_atol)
 
@@ -617,7 +617,7 @@ PREPARERS = [name for name in sorted(PREPARE) if name not in SELECTORS]
 preparers = pytest.mark.parametrize("name", PREPARERS)
 
 
-def prepared(name: str, batch: list[Any], device: torch.device = CPU) -> list[Any]:
+def prepared(name: str, batch: list[Any], device: Device = CPU) -> list[Any]:
     step = make(name, PREPARE, PREPARING)
     assert isinstance(step, Prepare)
     if PREPARING[name].state is not None:
@@ -684,7 +684,7 @@ def test_preparing_depends_neither_on_the_batch_nor_on_the_clock_nor_on_the_time
 @preparers
 def test_preparing_on_cuda_agrees(name: str) -> None:
     samples = [PREPARING[name].sample(seed) for seed in range(3)]
-    for one, other in zip(prepared(name, samples), prepared(name, samples, torch.device("cuda")), strict=True):
+    for one, other in zip(prepared(name, samples), prepared(name, samples, "cuda"), strict=True):
         assert_alike(one, other, PREPARING[name].device_atol)
 
 
@@ -694,7 +694,7 @@ def test_preparing_on_cuda_agrees(name: str) -> None:
 augmenters = pytest.mark.parametrize("name", sorted(AUGMENT))
 
 
-def augmented(name: str, batch: list[Any], seeds: list[int], device: torch.device = CPU) -> list[Any]:
+def augmented(name: str, batch: list[Any], seeds: list[int], device: Device = CPU) -> list[Any]:
     step = make(name, AUGMENT, AUGMENTING)
     assert isinstance(step, Augment)
     if AUGMENTING[name].state is not None:
@@ -746,6 +746,6 @@ def test_altered_media_move_with_the_clock(name: str) -> None:
 @augmenters
 def test_augmenting_on_cuda_agrees(name: str) -> None:
     samples, seeds = [AUGMENTING[name].sample(seed) for seed in range(3)], [1, 2, 3]
-    ours, theirs = (augmented(name, samples, seeds, device) for device in (CPU, torch.device("cuda")))
+    ours, theirs = (augmented(name, samples, seeds, device) for device in (CPU, "cuda"))
     for one, other in zip(ours, theirs, strict=True):
         assert_alike(one, other, AUGMENTING[name].device_atol)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import re
 import shutil
@@ -26,7 +27,7 @@ from cryptography.x509.oid import NameOID
 from features.errors import GristmillError
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.catalog.models import Engine as Settings
-from pipeline.execute.cluster import IN_FLIGHT_PER_WORKER
+from pipeline.execute.cluster import IN_FLIGHT_PER_WORKER, Cluster
 from pipeline.execute.engine import open_engine, resolve_device
 from pipeline.run import published, run_dataset
 
@@ -182,6 +183,16 @@ def test_no_more_than_a_window_of_work_is_made_before_it_is_needed(tmp_path: Pat
     assert made == 200
 
 
+def test_few_pieces_start_few_workers_under_the_limits_of_all(tmp_path: Path) -> None:
+    settings = Settings(workers=3, device="cpu", memory=6 << 30)
+    with open_engine(settings, "cpu", tmp_path, 1) as engine:
+        assert isinstance(engine, Cluster)
+        assert engine.workers == len(engine.client.scheduler_info(n_workers=-1)["workers"]) == 1
+        assert engine.guard is not None
+        assert engine.guard.memory == 2 << 30
+        assert list(engine.map(shard_number, [Numbered(5)])) == [5]
+
+
 @dataclass(frozen=True)
 class Numbered:
     """Work of next to nothing."""
@@ -202,6 +213,7 @@ def test_cuda_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
         resolve_device("cuda")
     assert resolve_device("auto") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: name)  # a driver is there
     assert resolve_device("auto") == resolve_device("cuda") == "cuda"
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from features.audio.denoise import Denoise
 from features.audio.mel import Mel
@@ -21,13 +20,13 @@ from features.audio.prosody import Prosody
 from features.audio.spectrogram import Chroma, Stft
 from features.audio.trim import Trim
 from features.errors import Reason, SampleError
-from features.types import AudioClip
+from features.types import AudioClip, Device
 from pipeline.media.audio import read_audio
 from pipeline.media.source import Source
 
 pytestmark = pytest.mark.e2e
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 RATE = 16_000
 EXTRACTORS = (Mfcc(), Mel(), Stft(), Chroma(), Prosody())
 Write = Callable[[Path], None]
@@ -157,11 +156,11 @@ torch.set_num_threads(1)
 rate, minutes, what = 16_000, int(sys.argv[1]), sys.argv[2]
 step = Mfcc() if what == "mfcc" else Denoise(overlap=2)
 run = step if what == "mfcc" else step.prepare
-run([AudioClip(samples=np.ones((1, rate), np.float32), sample_rate=rate)], torch.device("cpu"))  # compiled
+run([AudioClip(samples=np.ones((1, rate), np.float32), sample_rate=rate)], "cpu")  # compiled
 samples = np.random.default_rng(0).standard_normal((1, minutes * 60 * rate), dtype=np.float32)
 clip = AudioClip(samples=samples, sample_rate=rate)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-(found,) = run([clip], torch.device("cpu"))
+(found,) = run([clip], "cpu")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, samples.nbytes // 1024)
 """
 

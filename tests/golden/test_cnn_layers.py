@@ -14,10 +14,10 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from features.image.cnn import Cnn, model_input
-from features.types import Image
+from features.types import Device, Image
 from pipeline import weights
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 SIZE = 64
 PICTURES = [Image(pixels=np.random.default_rng(k).integers(0, 256, (80, 70 + k, 3), dtype=np.uint8)) for k in range(2)]
 

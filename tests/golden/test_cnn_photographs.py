@@ -12,10 +12,10 @@ import torch
 from sklearn.datasets import load_sample_image
 
 from features.image.cnn import BoundCnn, Cnn
-from features.types import Image
+from features.types import Device, Image
 from pipeline import weights
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 
 # Indices of ImageNet's 1,000 classes.
 CATS = range(281, 286)

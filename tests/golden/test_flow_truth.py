@@ -5,15 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-import torch
 from sklearn.datasets import load_sample_image
 
-from features.types import VideoClip
+from features.types import Device, VideoClip
 from features.video.fields import flow_field
 from features.video.flow import Flow
 from features.video.motion import COLUMNS, describe
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 WIDTH = 256
 SMALL = [(0.3, -0.2), (0.5, 0.5), (1.3, 0.7), (-2.0, 1.0), (4.0, -2.5)]
 LARGE = [(10.0, -5.0), (-20.0, 0.0), (20.0, 8.0)]

@@ -21,9 +21,9 @@ from features.image.histogram import Histogram, convert
 from features.image.hog import Hog
 from features.image.pixels import Pixels, StandardizedPixels
 from features.image.quality import COLUMNS, Quality
-from features.types import Image
+from features.types import Device, Image
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 FLOWER = np.ascontiguousarray(load_sample_image("flower.jpg")[100:292, 180:436])
 CHINA = np.ascontiguousarray(load_sample_image("china.jpg")[60:252, 120:376])
 PHOTOS = pytest.mark.parametrize("pixels", [FLOWER, CHINA], ids=["flower", "china"])

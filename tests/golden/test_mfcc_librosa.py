@@ -9,15 +9,14 @@ import librosa
 import numpy as np
 import pytest
 import soxr
-import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from features.audio.mel import mel_bank, nepers
 from features.audio.mfcc import Mfcc, cosine_basis, slopes
-from features.types import AudioClip
+from features.types import AudioClip, Device
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 
 
 def signal(kind: str, n: int, rate: int, seed: int) -> np.ndarray[Any, Any]:

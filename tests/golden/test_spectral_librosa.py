@@ -9,7 +9,6 @@ from typing import Any
 import librosa
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,9 +16,9 @@ from features.audio.frames import Framed
 from features.audio.mel import Mel
 from features.audio.prosody import Prosody
 from features.audio.spectrogram import Chroma, Stft
-from features.types import AudioClip, FeatureSequence
+from features.types import AudioClip, Device, FeatureSequence
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 Wave = np.ndarray[Any, np.dtype[np.float32]]
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
@@ -14,9 +13,9 @@ from features.base import Example
 from features.text.bag import Bow, Tfidf
 from features.text.classify import ClassProbabilities, linear_svm
 from features.text.tokenizers import tokenize_with
-from features.types import Text, TextSegment
+from features.types import Device, Text, TextSegment
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 LABELS = ("rye", "wheat", "barley")
 
 

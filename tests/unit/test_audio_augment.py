@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.signal
-import torch
 
 from features.audio.augment import Augment, augment_file
 from features.base import WeightsRef
 from features.errors import SampleError, StateError
-from features.types import AudioClip
+from features.types import AudioClip, Device
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 RATE = 16_000
 OFF: dict[str, Any] = {"reverberation": "none", "noise": "none", "gain_db": 0.0, "chance": 1.0}
 

@@ -16,9 +16,9 @@ from features.audio.networks import SmallCnn, fit_state
 from features.base import WeightsRef
 from features.errors import StateError
 from features.time import Span
-from features.types import AudioClip
+from features.types import AudioClip, Device
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 SMALL: dict[str, Any] = {"model": "small", "weights": "file:w.pth", "num_classes": 3}
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,9 +16,9 @@ from features.audio.gains import exponential_integral
 from features.audio.noise import MinimumTracker, PresenceTracker, Quantile
 from features.base import WeightsRef
 from features.errors import SampleError, StateError
-from features.types import AudioClip
+from features.types import AudioClip, Device
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 FOLLOWED = ("quantile", "mmse_spp", "minimum")
 Wave = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,9 +15,9 @@ from features.audio.mel import mel_analysis
 from features.audio.mfcc import Mfcc
 from features.errors import SampleError
 from features.time import Span
-from features.types import AudioClip
+from features.types import AudioClip, Device
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 
 
 def clip(n: int, *, rate: int = 16_000, seed: int = 0, channels: int = 1, start_ns: int = 0) -> AudioClip:

@@ -8,7 +8,6 @@ import librosa
 import numpy as np
 import pyloudnorm
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,9 +16,9 @@ from features.audio.normalize import Normalize
 from features.audio.trim import Trim, sounding_spans
 from features.errors import Reason, SampleError
 from features.time import Span, samples_to_ns
-from features.types import AudioClip
+from features.types import AudioClip, Device
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 
 
 def clip(*channels: Any, rate: int = 16_000, start_ns: int = 0) -> AudioClip:

@@ -23,7 +23,6 @@ from pipeline.catalog import (
     FolderSource,
     Splits,
     catalog_schema,
-    importable,
     load_catalog,
 )
 from pipeline.catalog.align_models import (
@@ -50,6 +49,7 @@ from pipeline.catalog.models import (
 )
 from pipeline.catalog.problems import dotted
 from pipeline.catalog.yaml_lines import Document
+from pipeline.importing import importable
 from pipeline.scan.candidates import EXTENSIONS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "catalog.md"

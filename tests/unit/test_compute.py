@@ -18,7 +18,7 @@ from features.audio.mfcc import Mfcc
 from features.base import FrameRequest, run_video
 from features.image.cnn import Cnn
 from features.time import ALWAYS
-from features.types import FeatureSequence, Stream, Text, TextSegment, VideoClip
+from features.types import Device, FeatureSequence, Stream, Text, TextSegment, VideoClip
 from features.video.flow import Flow
 from features.video.keyframes import Keyframes, KeyframeScores
 from pipeline.chain import Chain, ChainError
@@ -39,7 +39,7 @@ class Small:
     holds: int = 4
     calls: ClassVar[list[int]] = []
 
-    def __call__(self, batch: Sequence[Text], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[Text], device: Device) -> list[FeatureSequence]:
         self.calls.append(len(batch))
         if len(batch) > self.holds:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -54,7 +54,7 @@ class Repeat:
     stream: ClassVar[Stream] = "text"
     numerics: ClassVar[tuple[str, ...]] = ()
 
-    def augment(self, batch: Sequence[Text], seeds: Sequence[int], device: torch.device) -> list[Text]:
+    def augment(self, batch: Sequence[Text], seeds: Sequence[int], device: Device) -> list[Text]:
         return [Text((TextSegment(t.plain * (1 + s % 97)),)) for t, s in zip(batch, seeds, strict=True)]
 
 
@@ -229,7 +229,7 @@ class Beside:
     def with_reference(self, medium: Text) -> Any:
         return Beside(medium)
 
-    def open(self, device: torch.device) -> Any:
+    def open(self, device: Device) -> Any:
         return self
 
     def push(self, frames: VideoClip) -> None:
@@ -239,7 +239,7 @@ class Beside:
         assert self.text is not None
         return FeatureSequence.from_rows(np.array([[len(self.text.plain), self.count]], np.float32), [ALWAYS])
 
-    def __call__(self, batch: Sequence[VideoClip], device: torch.device) -> list[FeatureSequence]:
+    def __call__(self, batch: Sequence[VideoClip], device: Device) -> list[FeatureSequence]:
         return run_video(self, batch, device)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import made_nltk
 import nltk
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from features.base import WeightsRef
@@ -45,7 +44,7 @@ def test_data_are_fetched_unpacked_and_used(index: str, tmp_path: Path, monkeypa
     step = Tokens(tokenizer="punkt_tab", stop_words="drop", lemma="noun")
     assert step.weights_ref is not None
     bound = step.with_state(weights.load(step.weights_ref, Path()))
-    (found,) = bound.prepare([Text((TextSegment("Dr. X saw the mice. It left."),))], torch.device("cpu"))
+    (found,) = bound.prepare([Text((TextSegment("Dr. X saw the mice. It left."),))], "cpu")
     assert found.plain == "Dr. X saw mouse . It left ."
 
 

@@ -19,10 +19,10 @@ from features.errors import StateError
 from features.image import backbones
 from features.image.cnn import BoundCnn, Cnn, model_input
 from features.time import ALWAYS, Span
-from features.types import Image
+from features.types import Device, Image
 from pipeline import weights
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 
 
 def _random_net(model: str, num_classes: int = 1000) -> nn.Module:

@@ -8,16 +8,15 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 from scipy import ndimage
 from sklearn.datasets import load_sample_image
 
 from features.base import Prepare
 from features.image.denoise import Denoise
 from features.time import Span
-from features.types import Image
+from features.types import Device, Image
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 METHODS = ("gaussian", "mean", "median", "bilateral", "nlmeans")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.catalog.steps import importable
+from pipeline.importing import importable
 
 
 def test_steps_stay_importable_while_any_thread_needs_them(tmp_path: Path) -> None:

@@ -54,12 +54,11 @@ def test_the_example_catalog_loads_with_the_users_extractor(example: Path) -> No
 
 
 def test_the_example_computes_what_it_says(loudness: ModuleType) -> None:
-    import torch
 
     loud = np.full(1_000, 0.5, np.float32)
     clip = AudioClip(samples=np.concatenate([loud, loud / 10, loud[:500]])[None], sample_rate=10_000, start_ns=7)
     empty = AudioClip(samples=np.zeros((2, 0), np.float32), sample_rate=10_000)
-    sequence, nothing = loudness.Loudness()([clip, empty], torch.device("cpu"))
+    sequence, nothing = loudness.Loudness()([clip, empty], "cpu")
     np.testing.assert_allclose(sequence.values[:, 0], 20 * np.log10([0.5, 0.05, 0.5]), atol=1e-4)
     assert sequence.start_ns.tolist() == [7, 100_000_007, 200_000_007]
     assert sequence.end_ns.tolist() == [100_000_007, 200_000_007, 250_000_007]

@@ -12,7 +12,6 @@ import made_nltk
 import nltk
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,9 +20,9 @@ from features.errors import StateError
 from features.text.augment import Eda
 from features.text.vector_files import parse_vectors
 from features.time import Span
-from features.types import Text, TextSegment
+from features.types import Device, Text, TextSegment
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 NONE = {"alpha_sr": 0.0, "alpha_ri": 0.0, "alpha_rs": 0.0, "p_rd": 0.0}
 SENTENCE = "one two three, four five six; seven eight nine ten!"
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load, save
 
 from features.base import Example, NeedsFit
@@ -15,9 +14,9 @@ from features.errors import StateError
 from features.text.bag import Bow, Tfidf
 from features.text.classify import ClassProbabilities
 from features.time import ALWAYS, Span
-from features.types import Text, TextSegment
+from features.types import Device, Text, TextSegment
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 TIMED = Text((TextSegment("a b", Span(1, 4)), TextSegment("zz", Span(2, 3)), TextSegment("b b", Span(5, 6))))
 CORPUS = [
     Example(Text((TextSegment("a b"), TextSegment("c"))), "x"),

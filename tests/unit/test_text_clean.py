@@ -6,16 +6,15 @@ from typing import Any
 
 import emoji
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from features.text.clean import Clean
 from features.text.social import EMOJI_LANGUAGES, drop_emoji, name_emoji
 from features.time import Span
-from features.types import Text, TextSegment
+from features.types import Device, Text, TextSegment
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 KEEP: dict[str, Any] = {
     "html": "keep", "control": "keep", "unicode": "none", "urls": "keep", "emails": "keep", "mentions": "keep",
     "mojibake": "keep", "hashtags": "keep", "emoji": "keep",

@@ -10,7 +10,6 @@ from typing import Any
 import made_nltk
 import nltk
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nltk.stem import PorterStemmer, SnowballStemmer
@@ -21,9 +20,9 @@ from features.errors import StateError
 from features.text import tokens as tokens_module
 from features.text.tokens import SNOWBALL, Tokens
 from features.time import Span
-from features.types import Text, TextSegment
+from features.types import Device, Text, TextSegment
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 TEXT = "Don't you say the mills (Dr. Müller's) were grinding 3.5 tons of wheat; it's :-) #fun @ann."
 
 

@@ -23,9 +23,9 @@ from features.text.vector_files import parse_vectors
 from features.text.vectors import PretrainedVectors, Word2Vec
 from features.text.words import decode_vocabulary, encode_vocabulary
 from features.time import ALWAYS, Span
-from features.types import Text, TextSegment
+from features.types import Device, Text, TextSegment
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 
 
 def plain(*texts: str) -> list[Text]:

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from features.base import FrameRequest, VideoExtractor, WeightsRef
 from features.errors import SampleError, StateError
-from features.types import FeatureSequence, VideoClip
+from features.types import Device, FeatureSequence, VideoClip
 from features.video.fields import flow_field
 from features.video.flow import Flow, FlowField
 from features.video.motion import COLUMNS, SPEEDS, describe
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 STEP_NS = 100_000_000
 
 

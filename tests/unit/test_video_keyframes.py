@@ -9,17 +9,16 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.base import FrameRequest, FrameSelector, VideoExtractor
 from features.errors import SampleError
-from features.types import FeatureSequence, Image, VideoClip
+from features.types import Device, FeatureSequence, Image, VideoClip
 from features.video.keyframes import Keyframes, KeyframeScores, Selector
 from features.video.shots import Shot
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 FRAME_NS = 40_000_000
 METHODS = ["content", "uniform", "container", "cluster"]
 SIZE = (72, 128)

@@ -6,16 +6,15 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
 from test_video_keyframes import FRAME_NS, SIZE, _clip, _images, _scene
 
 from features.base import FrameRequest
-from features.types import VideoClip
+from features.types import Device, VideoClip
 from features.video.cluster import MOST, Clusters, colours
 from features.video.keyframes import Keyframes, KeyframeScores, Selector
 from features.video.shots import Shot, measure
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 
 
 def shots(clip: VideoClip, **options: object) -> list[Shot]:

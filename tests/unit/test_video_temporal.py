@@ -14,10 +14,10 @@ import torchvision
 from features.base import FrameRequest, VideoExtractor, WeightsRef
 from features.errors import SampleError, StateError
 from features.image.cnn import Cnn
-from features.types import FeatureSequence, Image, VideoClip
+from features.types import Device, FeatureSequence, Image, VideoClip
 from features.video.temporal import Temporal
 
-CPU = torch.device("cpu")
+CPU: Device = "cpu"
 MS = 1_000_000
 SMALL: dict[str, Any] = {"model": "resnet18", "image_size": 32, "batch_size": 4}
 TIMES = [5, 100, 230, 480, 500, 760, 1020, 1300, 1310, 2900, 3000]
