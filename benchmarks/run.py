@@ -47,7 +47,7 @@ BENCHMARKS = {
     "engine": Benchmark("engine.py"),
     "fusion": Benchmark("fusion.py"),
     "images": Benchmark("images.py", ("--images", "240"), peers=True),
-    "images-forward": Benchmark("images.py", ("--forward",), peers=True),
+    "images-forward": Benchmark("images_forward.py", peers=True),
     "loader": Benchmark("loader.py", ("--share", "0.25"), peers=True),
     "long_video": Benchmark("long_video.py"),
     "mfcc": Benchmark("mfcc.py"),

@@ -344,8 +344,8 @@ def measure(only: Sequence[str], *, quick: bool) -> None:
     parts = {
         "plan": lambda: planned((10_000, 30_000) if quick else (100_000, 300_000, 1_000_000)),
         "log": lambda: logged((1_000, 10_000) if quick else (1_000, 10_000, 100_000, GOAL_SHARDS * len(FEATURES))),
-        "feed": lambda: fed([(10, 300, 0)] if quick else [(count, 2_000, 0) for count in (10, 100, 300, GOAL_WORKERS)]),
-        "busy": lambda: fed([(10, 40, 1)] if quick else [(GOAL_WORKERS, 5_000, 5), (GOAL_WORKERS, 3_000, 15)]),
+        "feed": lambda: fed([(10, 300, 0)] if quick else [(count, 1_500, 0) for count in (10, 100, 300, GOAL_WORKERS)]),
+        "busy": lambda: fed([(10, 40, 1)] if quick else [(100, 1_000, 5), (300, 1_200, 20), (GOAL_WORKERS, 3_000, 60)]),
     }
     found: dict[str, list[dict[str, Any]]] = {}
     for name in only:
