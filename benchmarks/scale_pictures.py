@@ -1,14 +1,12 @@
-"""Draw the pictures of docs/scale.md from what benchmarks/scale.py printed (all parts, or one file a part).
+"""Draw the pictures of docs/scale.md from the last result of `benchmarks/run.py scale`.
 
-uv run python benchmarks/scale_pictures.py FILE...
+uv run python benchmarks/scale_pictures.py
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -69,9 +67,9 @@ def workers(found: dict[str, Rows]) -> None:
     for colour, row in zip(COLOURS, fed, strict=False):
         busy = np.minimum(1, row["shards/s"] * length / row["workers"])
         share.plot(length, 100 * busy, color=colour, label=f"{row['workers']:,} workers, from the rate")
-    for row in found["busy"]:
-        share.plot(row["seconds of a shard"], 100 * row["busy"], "kx", markersize=8)
-    share.plot([], [], "kx", label=f"{found['busy'][0]['workers']:,} workers, measured")
+    for mark, row in zip("xo", found["busy"], strict=True):
+        label = f"{row['workers']:,} workers, measured"
+        share.plot(row["seconds of a shard"], 100 * row["busy"], f"k{mark}", markersize=8, label=label)
     share.set(xscale="log", xlabel="seconds of work a shard", ylabel="time at work, %", ylim=(0, 105))
     share.set_title("How busy workers are kept", fontsize=10)
     finish(figure, (rate, share), "scale-workers.png")
@@ -88,10 +86,6 @@ def finish(figure: Any, both: Sequence[Any], name: str) -> None:
 
 
 if __name__ == "__main__":
-    result: dict[str, Rows] = {}
-    for path in sys.argv[1:]:
-        result |= json.loads(Path(path).read_text().splitlines()[-1])["found"]
-    if {"plan", "log"} <= result.keys():
-        size(result)
-    if {"feed", "busy"} <= result.keys():
-        workers(result)
+    result: dict[str, Rows] = json.loads((ROOT / "benchmarks" / "results" / "scale.json").read_text())["found"]
+    size(result)
+    workers(result)
