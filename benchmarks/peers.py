@@ -11,34 +11,30 @@ quarantines or publishes anything.
 - *whole job*: wall and CPU seconds from start to exit, imports and start-up included (all descendants are counted).
 - *rate*: what the larger job takes beyond the smaller one, so without start-up: items by wall second.
 
-Pictures are photographs' crops where `../shared/data/image` is there, else made; sounds are chirps in noise. Medians of
+Pictures are photographs' crops where `../shared/data/image` is there, else made; sounds are tones in noise. Medians of
 interleaved rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from harness import ROOT, emit, figure
+from corpora import jpegs, wavs
+from harness import emit, figure
+from whole_jobs import become_subreaper, difference, measured, result
 
 BATCH = 16
 WORKERS = 2
-SHARED = ROOT.parent / "shared" / "data" / "image"
 Rows = Sequence[npt.NDArray[np.float32]]
 
 
@@ -268,114 +264,7 @@ CONTENDERS: dict[str, Callable[[str, Path, Path], None]] = {
 }
 
 
-# Files to work on.
-
-
-def make_images(folder: Path, count: int) -> None:
-    """JPEG files of 500 x 375: crops of photographs where there are some, else of smooth noise with shapes."""
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    photographs = [Image.open(path).convert("RGB") for path in sorted(SHARED.glob("*.[jp][pn]g"))]
-    sources = [image for image in photographs if image.width >= 500 and image.height >= 375]
-    for number in range(count):
-        if sources:
-            source = sources[number % len(sources)]
-            left, top = (int(rng.integers(0, room + 1)) for room in (source.width - 500, source.height - 375))
-            image = source.crop((left, top, left + 500, top + 375))
-        else:
-            small = Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
-            image = small.resize((500, 375), Image.Resampling.BICUBIC)
-        image.save(folder / f"{number:05d}.jpg", quality=90)
-
-
-def make_sounds(folder: Path, count: int, seconds: float = 4.0, rate: int = 16_000) -> None:
-    """WAV files of 4 s at 16 kHz: chirps in noise."""
-    import soundfile
-
-    time_s = np.arange(int(seconds * rate)) / rate
-    for number in range(count):
-        rng = np.random.default_rng(number)
-        low, high = rng.uniform(100, 500), rng.uniform(1_000, 6_000)
-        chirp = np.sin(2 * np.pi * (low + (high - low) * time_s / seconds / 2) * time_s)
-        soundfile.write(folder / f"{number:05d}.wav", 0.3 * chirp + 0.05 * rng.standard_normal(len(time_s)), rate)
-
-
-MAKE = {"images": make_images, "sounds": make_sounds}
-
-
 # Measuring.
-
-
-def become_subreaper() -> None:
-    """Orphans of a contender become children of this process, so that all its processes can be seen."""
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-
-
-def measured(job: str, name: str, folder: Path, out: Path) -> tuple[float, float]:
-    """Wall and CPU seconds of a contender, with all its processes (sampled ten times a second)."""
-    command = [sys.executable, __file__, "--child", name, "--job", job, "--folder", str(folder), "--out", str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DAFT_ANALYTICS_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    log = out.with_suffix(".log")
-    begun = time.perf_counter()
-    with log.open("wb") as sink:
-        process = subprocess.Popen(command, env=environment, stdout=sink, stderr=sink)
-        me, seen = psutil.Process(), dict[int, float]()
-        while process.poll() is None:
-            _sample(me, seen)
-            time.sleep(0.1)
-        took = time.perf_counter() - begun
-        _sample(me, seen)
-    for left in me.children(recursive=True):
-        left.kill()
-    psutil.wait_procs(me.children(), timeout=5)
-    if process.returncode:
-        raise RuntimeError(f"{name}: exit code {process.returncode}:\n{log.read_text(errors='replace')[-2000:]}")
-    return took, sum(seen.values())
-
-
-def _sample(me: psutil.Process, seen: dict[int, float]) -> None:
-    for child in me.children(recursive=True):
-        try:
-            times = child.cpu_times()
-        except psutil.Error:
-            continue
-        seen[child.pid] = times.user + times.system
-
-
-def result(name: str, out: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """What a contender wrote, by id."""
-    if name == "gristmill":
-        from pipeline.catalog import load_catalog
-        from pipeline.run import published
-
-        snapshot = published(load_catalog(out / "data_catalog.yaml"), "bench")
-        files = [out / "store" / "bench" / file.path for file in snapshot.files]
-        key = "sample_id"
-    else:
-        files, key = sorted(out.rglob("*.parquet")) if out.is_dir() else [out], "id"
-    found = {}
-    for file in files:
-        table = pq.ParquetFile(file).read(columns=[key, "values"])
-        values = table["values"].combine_chunks()
-        for name_, row in zip(table[key].to_pylist(), values, strict=True):
-            flat = row.values.to_numpy(zero_copy_only=False) if hasattr(row, "values") else np.array(row.as_py())
-            found[name_] = np.asarray(flat, dtype=np.float32)
-    return found
-
-
-def difference(job: str, mine: dict[str, Any], reference: dict[str, Any]) -> float:
-    """Pictures: the largest angle's 1 - cosine; sounds: the largest difference. Raises where ids differ."""
-    if mine.keys() != reference.keys():
-        raise ValueError(f"got {len(mine)} rows, wanted {len(reference)}")
-    if job == "sounds":
-        return max(float(np.abs(mine[key] - reference[key]).max()) for key in reference)
-    cosines = [
-        float(np.dot(mine[key], reference[key]) / np.linalg.norm(mine[key]) / np.linalg.norm(reference[key]))
-        for key in reference
-    ]
-    return 1 - min(cosines)
-
 
 AGREES = {"images": 0.03, "sounds": 5e-3}
 """Pictures are scaled by Pillow there and by torch here, before or after cropping: a grey level apart."""
@@ -390,12 +279,14 @@ def compare(job: str, counts: tuple[int, int], rounds: int, names: Sequence[str]
         folders = {}
         for count in counts:
             folders[count] = Path(place) / f"{job}-{count}"
-            folders[count].mkdir()
-            MAKE[job](folders[count], count)
+            if job == "images":
+                jpegs(folders[count], count)
+            else:
+                wavs(folders[count], count, seconds=4)
         reference: dict[str, Any] = {}
         for name in names:  # once before, for what is compiled and kept; its results are compared
             out = Path(place) / f"{name.replace(' ', '-')}-before"
-            measured(job, name, folders[counts[0]], out)
+            measured(__file__, job, name, folders[counts[0]], out)
             found = result(name, out)
             reference = reference or found
             apart[name] = difference(job, found, reference)
@@ -406,7 +297,7 @@ def compare(job: str, counts: tuple[int, int], rounds: int, names: Sequence[str]
             for name in order:
                 for count in counts:
                     out = Path(place) / f"{name.replace(' ', '-')}-{count}-{number}"
-                    took, spent = measured(job, name, folders[count], out)
+                    took, spent = measured(__file__, job, name, folders[count], out)
                     wall.setdefault((name, count), []).append(took)
                     cpu.setdefault((name, count), []).append(spent)
             order.append(order.pop(0))
