@@ -132,10 +132,9 @@ def in_a_loop(work: list[ShardWork]) -> float:
 
     def loop() -> None:
 
-        cpu = "cpu"
         for step, samples in steps:
             for _ in range(samples):
-                step([None], cpu)
+                step([None], "cpu")
 
     compute(work[0], Outcome())
     return seconds(loop)

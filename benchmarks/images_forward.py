@@ -52,20 +52,19 @@ def forward(seconds: float, batches: Iterable[int]) -> None:
     import torch
 
     one_thread()
-    cpu = "cpu"
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
     wanted: dict[str, Any] = {}
     works: list[tuple[str, int, Callable[[Any], object]]] = [
-        ("torch float32", batch, bound(batch_size=batch).network(cpu)) for batch in batches
+        ("torch float32", batch, bound(batch_size=batch).network("cpu")) for batch in batches
     ]
     for precision in ("float32", "bfloat16"):
         for compile_it in (False, True):
             if (precision, compile_it) != ("float32", False):
                 name = f"torch {precision}{', compiled' if compile_it else ''}"
                 step = bound(precision=precision, compile=compile_it, batch_size=BATCH)
-                works.append((name, BATCH, step.network(cpu)))
-        theirs = openvino_model(bound().network(cpu), BATCH, {"float32": "f32", "bfloat16": "bf16"}[precision])
+                works.append((name, BATCH, step.network("cpu")))
+        theirs = openvino_model(bound().network("cpu"), BATCH, {"float32": "f32", "bfloat16": "bf16"}[precision])
         if theirs is not None:
             works.append((f"OpenVINO {precision}", BATCH, theirs))
     for name, batch, work in works:

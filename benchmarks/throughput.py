@@ -105,13 +105,12 @@ def kernels(work: Job, folder: Path) -> dict[str, Callable[[], object]]:
     """What has to be computed in any case, each part by itself."""
     import torch
 
-    cpu = "cpu"
     batches = [work.paths[first : first + BATCH] for first in range(0, len(work.paths), BATCH)]
     if work.stream == "image":
         extractor: Any = with_weights(work.chain, StateRef(str(folder), "bench", str(folder))).extractor
         preset = extractor.options.preset()
         pixels = torch.from_numpy(model_input(read_pictures(batches[0]), preset))
-        network = extractor.network(cpu)  # the forward pass alone
+        network = extractor.network("cpu")  # the forward pass alone
 
         def forward() -> None:
             with torch.inference_mode():
@@ -130,7 +129,7 @@ def kernels(work: Job, folder: Path) -> dict[str, Callable[[], object]]:
         mfcc: Any = work.chain.extractor
         return {
             "decode": lambda: [soundfile.read(path, dtype="float32") for path in work.paths],
-            "mfcc": lambda: [mfcc(clips, cpu) for _ in batches],
+            "mfcc": lambda: [mfcc(clips, "cpu") for _ in batches],
         }
     return flow_kernels(work)
 

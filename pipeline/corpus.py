@@ -60,12 +60,10 @@ def examples(
 
 
 def _prepared(chain: Chain, prepare: tuple[Any, ...], source: Source, span: Span | None) -> list[Any]:
-
-    cpu = "cpu"
     media = _read(chain, source, span)
     for step in prepare:
         if not isinstance(step, FrameSelector):
-            media = step.prepare(media, cpu)
+            media = step.prepare(media, "cpu")
     return media
 
 

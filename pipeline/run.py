@@ -211,7 +211,7 @@ class Run:
             return
         with self._timed("extract"):
             rows = self.planned.to_compute
-            with self._open_engine(rows, len(shards)) as engine:
+            with self._open_engine(len(shards) if rows else 0) as engine:
                 self.events.started("extract", rows, "rows")
                 for report in self._progress.reports(engine, run_shard, self._shard_work(shards, engine)):
                     self.report.resumed = self._progress.resumed
@@ -224,9 +224,9 @@ class Run:
         self.report.notices += [*remarks(self.extracted), *self.extracted.notices]
 
     @contextmanager
-    def _open_engine(self, rows: int, shards: int = 0) -> Iterator[Engine]:
-        """The engine that the catalog names, for so many shards; nothing is started where no row is to be computed."""
-        settings = self.catalog.engine.model_copy(update={"kind": self.engine_kind if rows else "serial"})
+    def _open_engine(self, shards: int) -> Iterator[Engine]:
+        """The engine that the catalog names, for so many shards to compute; for none, nothing is started."""
+        settings = self.catalog.engine.model_copy(update={"kind": self.engine_kind if shards else "serial"})
         with open_engine(settings, self._device, self.catalog.folder, shards) as engine:
             yield engine
 
@@ -261,7 +261,7 @@ class Run:
                 running = self.catalog.engine.scheduler is not None
                 least = alignment.WORTH_SENDING if running else alignment.WORTH_WORKERS
                 alone = alignment.seconds_alone(setting, size, rows)
-                with self._open_engine(rows if alone >= least else 0, len(shards)) as engine:
+                with self._open_engine(len(shards) if alone >= least else 0) as engine:
                     self.events.started("align", rows, "rows")
                     work = align_work(aligned, shards, self._place, setting, outside, inputs)
                     for report in self._progress.reports(engine, alignment.align_shard, work):

@@ -190,12 +190,12 @@ class BoundCnn:
 
         options = self.options
         with self._lock:
-            if str(device) not in self._networks:
+            if device not in self._networks:
                 net = networks.Network(
                     self._state, options.model, options.layer, options.num_classes, options.image_size
                 )
-                self._networks[str(device)] = net.eval().to(device)
-            return self._networks[str(device)]
+                self._networks[device] = net.eval().to(device)
+            return self._networks[device]
 
     def __call__(self, batch: Sequence[AudioClip], device: Device) -> list[FeatureSequence]:
         """Return one row for each patch of each clip, with its span."""

@@ -195,7 +195,7 @@ class BoundCnn:
 
         options, crop = self.options, self._preset.crop
         with self._lock:
-            if str(device) not in self._networks:
+            if device not in self._networks:
                 built = backbones.network(
                     self._state,
                     options.model,
@@ -207,8 +207,8 @@ class BoundCnn:
                     device=device,
                 )
                 black = torch.zeros(options.batch_size, crop, crop, 3, dtype=torch.uint8, device=device)
-                self._networks[str(device)] = backbones.compiled(built, black) if options.compile else built
-            return self._networks[str(device)]
+                self._networks[device] = backbones.compiled(built, black) if options.compile else built
+            return self._networks[device]
 
     def __call__(self, batch: Sequence[Image], device: Device) -> list[FeatureSequence]:
         """Return one row for each picture, with the picture's span."""

@@ -213,9 +213,9 @@ class BoundTransformer:
 
     def _network(self, device: Device) -> Any:
         with self._lock:
-            if str(device) not in self._networks:
-                self._networks[str(device)] = self._build().to(device)
-            return self._networks[str(device)]
+            if device not in self._networks:
+                self._networks[device] = self._build().to(device)
+            return self._networks[device]
 
     def _build(self) -> Any:
         from transformers import MODEL_MAPPING, AutoConfig

@@ -209,9 +209,9 @@ class BoundFlow:
         from features.video import raft
 
         with self._lock:
-            if str(device) not in self._networks:
-                self._networks[str(device)] = raft.network(self.options.model, self._state, device)
-            net = self._networks[str(device)]
+            if device not in self._networks:
+                self._networks[device] = raft.network(self.options.model, self._state, device)
+            net = self._networks[device]
 
         def estimate(previous: Luma, current: Luma) -> Field:
             return raft.flow(net, previous, current, iterations=self.options.iterations, device=device)

@@ -186,13 +186,13 @@ class BoundTemporal:
         from features.video import backbone
 
         with self._lock:
-            if str(device) not in self._built:
+            if device not in self._built:
                 recurrent = self.options.encoder in _RECURRENT
                 given = _below(self._state, _BACKBONE) if recurrent else self._state
                 net = backbone.load(self.options.model, given, self._preset.crop, device)
                 encoder = self._encoder(device) if recurrent else None
-                self._built[str(device)] = (net, encoder)
-            return self._built[str(device)]
+                self._built[device] = (net, encoder)
+            return self._built[device]
 
     def _encoder(self, device: Device) -> nn.Module:
         import torch

@@ -161,7 +161,7 @@ def local_cluster(settings: Settings, device: Device, folder: Path, pieces: int)
     workers = _local_workers(settings, device)
     total = int(MEMORY_LIMIT * SHARE_OF_MEMORY) if settings.memory == "auto" else int(settings.memory)
     guard = _guard(settings, folder, total // workers, f"{workers} workers")
-    workers = min(workers, max(1, pieces))
+    workers = min(workers, pieces)
     ahead = max(2, cores() // workers) if device == "cuda" else 0
     threads = ahead if settings.decode_threads == "auto" else settings.decode_threads
     configuration = {
