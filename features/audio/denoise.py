@@ -67,7 +67,7 @@ class Denoise:
 
     name: ClassVar[str] = "audio.denoise"
     stream: ClassVar[Stream] = "audio"
-    numerics: ClassVar[tuple[str, ...]] = ()
+    numerics: ClassVar[tuple[str, ...]] = ("torch",)
 
     method: Method = "wiener"
     noise: Noise = "quantile"

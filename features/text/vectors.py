@@ -85,7 +85,7 @@ def _lookup(table: WordTable) -> _Lookup:
 class _Bound:
     """A table of vectors at work: each document becomes the mean of the vectors of its tokens."""
 
-    numerics: ClassVar[tuple[str, ...]] = ("nltk",)
+    numerics: ClassVar[tuple[str, ...]] = ("nltk", "torch")
     stream: ClassVar[Stream] = "text"
 
     table: WordTable
@@ -151,7 +151,7 @@ class Word2Vec:
 
     name: ClassVar[str] = "text.word2vec"
     stream: ClassVar[Stream] = "text"
-    numerics: ClassVar[tuple[str, ...]] = ("gensim", "nltk")
+    numerics: ClassVar[tuple[str, ...]] = ("gensim", "nltk", "torch")
 
     vector_size: int = 64
     window: int = 5
@@ -239,7 +239,7 @@ class PretrainedVectors:
 
     name: ClassVar[str] = "text.pretrained_vectors"
     stream: ClassVar[Stream] = "text"
-    numerics: ClassVar[tuple[str, ...]] = ("nltk",)
+    numerics: ClassVar[tuple[str, ...]] = ("nltk", "torch")
 
     path: str
     vector_size: int

@@ -102,10 +102,11 @@ def main(pipe_file: int, board_file: int) -> None:
         except EOFError:
             return
         folder, memory, work = pickle.loads(content)  # noqa: S301  # from our own parent, through its own pipe
-        _limit_memory(memory)
         with importable(Path(folder)):
             try:
                 piece: ShardWork = pickle.loads(work)  # noqa: S301  # as above
+                _import_torch(piece)
+                _limit_memory(memory)
                 tally = compute(piece, teller)
             except Exception as error:  # noqa: BLE001  # no sample's fault: the parent raises it
                 teller.tell("raised", _portable(error))
@@ -116,6 +117,17 @@ def main(pipe_file: int, board_file: int) -> None:
             settled = True
             gc.collect()
             gc.freeze()  # libraries and models: looking through them again takes 0.3 s a time
+
+
+def _import_torch(work: ShardWork) -> None:
+    """Import torch for steps that compute with it, as ``numerics`` tells, while no sample is at work and none is held.
+
+    It takes seconds and hundreds of MiB, which would count as the first sample's; and one that memory stops half way
+    fails again for every sample after it.
+    """
+    steps = [step for feature in work.features for step in feature.chain.steps]
+    if work.device == "cuda" or any("torch" in step.numerics for step in steps):
+        import torch  # noqa: F401
 
 
 def _limit_memory(memory: int) -> None:

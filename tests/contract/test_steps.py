@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -749,3 +750,40 @@ def test_augmenting_on_cuda_agrees(name: str) -> None:
     ours, theirs = (augmented(name, samples, seeds, device) for device in (CPU, "cuda"))
     for one, other in zip(ours, theirs, strict=True):
         assert_alike(one, other, AUGMENTING[name].device_atol)
+
+
+# Torch: processes import it before they begin where a step names it, and not at all where none does
+
+
+class NoTorch:
+    """Finds no torch, for whoever imports it from now on. What has imported it keeps it."""
+
+    def find_spec(self, fullname: str, *_: Any) -> None:
+        assert fullname != "torch", "computes with torch and does not name it in numerics"
+
+
+def takes_torch_away(step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "torch" not in step.numerics:
+        monkeypatch.delitem(sys.modules, "torch")
+        monkeypatch.setattr(sys, "meta_path", [NoTorch(), *sys.meta_path])
+
+
+@extractors
+def test_an_extractor_computes_with_torch_only_where_it_names_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, sample = ready(name), EXTRACTOR[name].sample(0)
+    takes_torch_away(step, monkeypatch)
+    assert len(step([sample], CPU)) == 1
+
+
+@preparers
+def test_preparing_computes_with_torch_only_where_it_names_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = PREPARING[name].sample(0)
+    takes_torch_away(make(name, PREPARE, PREPARING), monkeypatch)
+    assert len(prepared(name, [sample])) == 1
+
+
+@augmenters
+def test_augmenting_computes_with_torch_only_where_it_names_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = AUGMENTING[name].sample(0)
+    takes_torch_away(make(name, AUGMENT, AUGMENTING), monkeypatch)
+    assert len(augmented(name, [sample], [1])) == 1

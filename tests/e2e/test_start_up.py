@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from pipeline.catalog import load_catalog
 from pipeline.execute.engine import may_have_gpu
+from pipeline.run import published, run_dataset
 
 CATALOG = """\
 version: 1
@@ -107,3 +109,47 @@ def test_a_run_without_tensors_does_without_torch(tmp_path: Path, engine: str) -
         "print(report.computed, 'torch' in sys.modules, row)"
     )
     assert said(code) == "2 False 0.0"
+
+
+COUNTS = '''
+"""A step that says what it finds in the process that computes it."""
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from features.types import FeatureSequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Whether torch was here before the first sample, threads of torch and OpenCV, and the memory that is allowed."""
+
+    name: ClassVar[str] = "counts"
+    stream: ClassVar[str] = "audio"
+    numerics: ClassVar[tuple[str, ...]] = ("torch",)
+    dim: ClassVar[int] = 4
+
+    def __call__(self, batch, device):
+        there = "torch" in sys.modules
+        import resource
+        import cv2
+        import torch
+        limit = resource.getrlimit(resource.RLIMIT_DATA)[0] / 2**20
+        row = np.array([[there, torch.get_num_threads(), cv2.getNumThreads(), limit]], np.float32)
+        return [FeatureSequence.from_rows(row, [clip.span]) for clip in batch]
+'''
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory inside the process are set on Linux")
+def test_a_child_has_torch_before_its_first_sample_one_thread_a_library_and_its_limit(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    soundfile.write(tmp_path / "media" / "a.wav", np.full(16_000, 0.5), 16_000)
+    (tmp_path / "counts.py").write_text(COUNTS)
+    text = CATALOG.partition("      audio.mfcc")[0] + '      counts: {extractor: "counts:Counts"}\n'
+    (tmp_path / "data_catalog.yaml").write_text(text.replace("workers: 1", "workers: 1, memory: 1536 MiB"))
+    catalog = load_catalog(tmp_path / "data_catalog.yaml")
+    assert run_dataset(catalog, "sounds", engine="dask").computed == 1
+    (row,) = published(catalog, "sounds").read("counts")["values"].to_pylist()
+    assert np.ravel(row).tolist() == [1.0, 1.0, 1.0, 1536.0]
