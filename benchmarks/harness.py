@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("pyarrow", "deltalake", "numpy", "blake3")
+PACKAGES = ("numpy", "pyarrow", "deltalake", "blake3", "torch", "opencv-python", "av", "librosa", "dask", "prefect")
+LOAD = os.getloadavg()[0]
+"""Of the minute before this process began."""
 
 
 def machine() -> str:
@@ -31,9 +33,8 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    load = os.getloadavg()[0]
     python = platform.python_version()
-    return f"{model}, {cores} cores, {memory:.0f} GiB, Python {python}, {versions}; load {load:.1f} at the start"
+    return f"{model}, {cores} cores, {memory:.0f} GiB, Python {python}, {versions}; load {LOAD:.1f} at the start"
 
 
 def seconds(work: Callable[[], object]) -> float:

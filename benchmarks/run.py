@@ -6,7 +6,8 @@
 
 Each script runs in a process of its own and prints one JSON document as its last line (`harness.emit`): machine, rows,
 and `measures`, the figures that have a target. Those that need peers run in an environment of their own (`.venv-peers`,
-made by uv on first use). Leave the machine alone meanwhile: the load at the start is written into each result.
+made by uv on first use). One that fails does not stop the others. Leave the machine alone meanwhile: the load at the
+start is written into each result, and the commit.
 """
 
 from __future__ import annotations
@@ -88,9 +89,21 @@ def run(name: str, quick: bool) -> dict[str, Any]:
             sys.stdout.write(line)
             sys.stdout.flush()
     if process.wait():
-        raise SystemExit(f"{name}: {benchmark.script} ended with exit code {process.returncode}; nothing was written")
+        raise ChildProcessError(f"{name}: {benchmark.script} ended with exit code {process.returncode}")
     found: dict[str, Any] = json.loads(last)
-    return {"benchmark": name, "quick": quick, "seconds": round(time.perf_counter() - begun, 1), **found}
+    taken = round(time.perf_counter() - begun, 1)
+    return {"benchmark": name, "revision": revision(), "quick": quick, "seconds": taken, **found}
+
+
+def revision() -> str:
+    """The commit that was measured; ``-dirty`` where files differ from it (those of results do not count)."""
+    git = ("git", "-C", str(ROOT))
+    commit = subprocess.run((*git, "rev-parse", "--short", "HEAD"), check=False, capture_output=True, text=True)
+    if commit.returncode:
+        return "unknown"
+    aside = f":!{RESULTS.relative_to(ROOT)}"
+    changed = subprocess.run((*git, "status", "--porcelain", "--", ".", aside), check=True, capture_output=True)
+    return commit.stdout.strip() + ("-dirty" if changed.stdout else "")
 
 
 def measures(results: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -102,14 +115,12 @@ def measures(results: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield {"benchmark": result["benchmark"], "met": met, **measure}
 
 
-def table(found: list[dict[str, Any]], machines: Iterable[str]) -> str:
-    """The figures as a page of Markdown."""
-    lines = [
-        "# Results",
-        "",
-        *(f"- {machine}" for machine in sorted({each.partition("; load")[0] for each in machines})),
-        "",
-    ]
+def table(found: list[dict[str, Any]], results: Iterable[dict[str, Any]]) -> str:
+    """The figures as a page of Markdown, below the machines and the commits that they are of."""
+    measured = {
+        f"{each['machine'].partition('; load')[0]}; commit {each.get('revision', 'unknown')}" for each in results
+    }
+    lines = ["# Results", "", *(f"- {each}" for each in sorted(measured)), ""]
     lines += ["| benchmark | figure | ratio | target | met |", "|---|---|---:|---:|---|"]
     for row in found:
         sign = "≤" if row.get("at_most") else "≥"
@@ -159,16 +170,24 @@ def main() -> None:
     if not names and not options.table:
         parser.error("name some benchmarks, or --all")
     options.out.mkdir(parents=True, exist_ok=True)
+    failed = []
     for name in names:
         print(f"== {name}", flush=True)
-        result = run(name, options.quick)
+        try:
+            result = run(name, options.quick)
+        except ChildProcessError as error:
+            print(error, flush=True)
+            failed.append(name)
+            continue
         (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     results = [json.loads(path.read_text()) for path in sorted(options.out.glob("*.json"))]
     found = list(measures(results))
-    (options.out / "README.md").write_text(table(found, (result["machine"] for result in results)))
+    (options.out / "README.md").write_text(table(found, results))
     if any(row["met"] is not None for row in found):
         chart(found, options.out / "results.png")
     print(options.out / "README.md")
+    if failed:
+        raise SystemExit(f"failed, so that their results are those of before, if any: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
