@@ -5,14 +5,19 @@ Arrays inside are read-only views: a step that wants to change one makes a copy.
 
 from __future__ import annotations
 
+import operator
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from features.time import ALWAYS, NS_PER_SECOND, Span, samples_to_ns
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 Stream: TypeAlias = Literal["video", "audio", "image", "text"]
 STREAMS: tuple[Stream, ...] = ("video", "audio", "image", "text")
@@ -164,6 +169,15 @@ class FeatureSequence:
         if np.any(self.start_ns[1:] < self.start_ns[:-1]):
             raise ValueError("FeatureSequence: rows are not in order of start_ns")
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        """For pickle: as bytes, which takes a third of the time of four arrays. What comes back is read-only too."""
+        arrays = (self.values, self.start_ns, self.end_ns, self.valid)
+        whole = operator.index(protocol) >= 5  # older pickles, and copies, know no buffers
+        return _restored, (
+            self.dim,
+            *(pickle.PickleBuffer(each) if whole and each.flags.c_contiguous else each.tobytes() for each in arrays),
+        )
+
     @property
     def dim(self) -> int:
         """Width D of a row."""
@@ -193,3 +207,13 @@ class FeatureSequence:
         """Zero rows of width ``dim``."""
         nothing = np.zeros(0, dtype=np.int64)
         return cls(values=np.zeros((0, dim), dtype=np.float32), start_ns=nothing, end_ns=nothing)
+
+
+def _restored(dim: int, values: Buffer, start_ns: Buffer, end_ns: Buffer, valid: Buffer) -> FeatureSequence:
+    """A sequence from the bytes of a checked one."""
+    sequence = object.__new__(FeatureSequence)
+    times = np.frombuffer(start_ns, np.int64)
+    rows = np.frombuffer(values, np.float32).reshape(len(times), dim)
+    fields = {"values": rows, "start_ns": times, "end_ns": np.frombuffer(end_ns, np.int64)}
+    sequence.__dict__.update(fields, valid=np.frombuffer(valid, np.bool_))
+    return sequence

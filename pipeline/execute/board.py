@@ -14,7 +14,8 @@ import struct
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 SLOT = 16 << 20
 """Bytes of a slot: room for the ids of a batch. The file is sparse, what is not written takes no memory."""
@@ -22,8 +23,7 @@ _HEAD = struct.Struct("<II")
 _FIXED = struct.Struct("<Qdd")
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(NamedTuple):
     """The samples that are being decoded (``feature`` is empty) or computed; none of them: nothing is at work.
 
     ``begun``: since when, on the system's monotonic clock, in seconds. ``used``: seconds that the same samples took
@@ -41,6 +41,12 @@ class Note:
         return self.used + time.monotonic() - self.begun if self.sample_ids else 0.0
 
 
+@lru_cache(maxsize=16)
+def _names(feature: str, sample_ids: tuple[str, ...]) -> bytes:
+    """What is at work, in ASCII whatever the ids hold. Most notes name what one of the last ones named."""
+    return json.dumps([feature, sample_ids]).encode()
+
+
 class Board:
     """Two slots of an open file that both processes have mapped: one writes, the other reads."""
 
@@ -52,7 +58,7 @@ class Board:
     def write(self, note: Note) -> None:
         """Leave a note. Raises ``ValueError`` for more ids than a slot has room for."""
         number = self._number + 1
-        names = json.dumps([note.feature, note.sample_ids]).encode()  # ids may hold any character
+        names = _names(note.feature, note.sample_ids)
         content = _FIXED.pack(number, note.begun, note.used) + names
         if _HEAD.size + len(content) > SLOT:
             count = len(note.sample_ids)

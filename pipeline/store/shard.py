@@ -1,7 +1,8 @@
 """The physical row: one Parquet file holds the rows of one feature for one shard of samples.
 
 Values are PLAIN, uncompressed, without dictionary or statistics, so that a reader may map them as they lie; every
-other column is small. Files are immutable and named by a fresh uuid; only the store's log makes them visible.
+other column is small. Files are immutable and named by the digest of their bytes; only the store's log makes them
+visible.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -109,6 +110,21 @@ def test_values_travel_by_pickle() -> None:
     again = pickle.loads(pickle.dumps(sequence()))
     np.testing.assert_array_equal(again.values, sequence().values)
     assert len(pickle.loads(pickle.dumps(video()))) == 2
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_a_sequence_comes_back_from_pickles_and_copies_to_the_bit_and_read_only(rows: int) -> None:
+    times = np.arange(rows, dtype=np.int64)
+    values = np.asfortranarray(np.linspace(-1, 1, rows * 2, dtype=np.float32).reshape(rows, 2))  # not as it travels
+    sequence = FeatureSequence(values=values, start_ns=times, end_ns=times + 5, valid=times != 1)
+    pickles = [pickle.loads(pickle.dumps(sequence, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    for again in (*pickles, copy.copy(sequence), copy.deepcopy(sequence)):
+        assert again.dim == 2
+        for name in ("values", "start_ns", "end_ns", "valid"):
+            array, before = getattr(again, name), getattr(sequence, name)
+            assert array.dtype == before.dtype
+            np.testing.assert_array_equal(array, before)
+            assert not array.flags.writeable
 
 
 def test_sample_errors_keep_their_reason() -> None:
