@@ -9,15 +9,12 @@ import operator
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias
+from typing import Any, Literal, SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from features.time import ALWAYS, NS_PER_SECOND, Span, samples_to_ns
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 Stream: TypeAlias = Literal["video", "audio", "image", "text"]
 STREAMS: tuple[Stream, ...] = ("video", "audio", "image", "text")
@@ -175,7 +172,10 @@ class FeatureSequence:
         whole = operator.index(protocol) >= 5  # older pickles, and copies, know no buffers
         return _restored, (
             self.dim,
-            *(pickle.PickleBuffer(each) if whole and each.flags.c_contiguous else each.tobytes() for each in arrays),
+            *(
+                pickle.PickleBuffer(each.data) if whole and each.flags.c_contiguous else each.tobytes()
+                for each in arrays
+            ),
         )
 
     @property
@@ -209,7 +209,7 @@ class FeatureSequence:
         return cls(values=np.zeros((0, dim), dtype=np.float32), start_ns=nothing, end_ns=nothing)
 
 
-def _restored(dim: int, values: Buffer, start_ns: Buffer, end_ns: Buffer, valid: Buffer) -> FeatureSequence:
+def _restored(dim: int, values: bytes, start_ns: bytes, end_ns: bytes, valid: bytes) -> FeatureSequence:
     """A sequence from the bytes of a checked one."""
     sequence = object.__new__(FeatureSequence)
     times = np.frombuffer(start_ns, np.int64)
