@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,16 @@ def real_media() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no real media in {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes the text of a catalog, beside an empty folder ``media``."""
+    (tmp_path / "media").mkdir()
+
+    def _write(text: str) -> Path:
+        path = tmp_path / "data_catalog.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return _write
