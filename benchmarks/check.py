@@ -33,10 +33,11 @@ datasets:
 """
 
 
-def bench(folder: Path, dataset: str, samples: int) -> dict[str, Any]:
+def bench(folder: Path, dataset: str, samples: int, catalog: str = "data_catalog.yaml") -> dict[str, Any]:
     """What the command prints, and its exit code."""
     code = "from flows.cli import main; main()"
-    command = [sys.executable, "-c", code, "bench", dataset, "--check", "--json", "--samples", str(samples)]
+    command = [sys.executable, "-c", code, "bench", dataset, "-c", catalog, "--check", "--json"]
+    command += ["--samples", str(samples)]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode not in (0, 1) or not done.stdout:
         raise SystemExit(f"{dataset}: gristmill bench ended with exit code {done.returncode}")

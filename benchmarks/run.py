@@ -25,19 +25,22 @@ from typing import Any
 
 from harness import ROOT
 
+from pipeline.execute.engine import may_have_gpu
+
 RESULTS = ROOT / "benchmarks" / "results"
 PEERS = ROOT / ".venv-peers"
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A script of this folder. ``peers``: it needs the dependency group of that name."""
+    """A script of this folder. ``peers``: it needs the dependency group of that name; ``gpu``: a GPU."""
 
     script: str
     arguments: tuple[str, ...] = ()
     quick: tuple[str, ...] = ("--quick",)
     """More arguments, for small sizes and few rounds."""
     peers: bool = False
+    gpu: bool = False
 
 
 BENCHMARKS = {
@@ -47,6 +50,7 @@ BENCHMARKS = {
     "denoise": Benchmark("denoise.py", peers=True),
     "engine": Benchmark("engine.py"),
     "fusion": Benchmark("fusion.py"),
+    "gpu": Benchmark("gpu.py", gpu=True),
     "images": Benchmark("images.py", ("--images", "240"), peers=True),
     "images-forward": Benchmark("images_forward.py", peers=True),
     "loader": Benchmark("loader.py", ("--share", "0.25"), peers=True),
@@ -167,6 +171,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results")
     options = parser.parse_args()
     names = list(BENCHMARKS) if options.all else options.names
+    if options.all and not may_have_gpu():
+        print("no driver of a GPU is installed here; left out: gpu", flush=True)
+        names.remove("gpu")
     if not names and not options.table:
         parser.error("name some benchmarks, or --all")
     options.out.mkdir(parents=True, exist_ok=True)
