@@ -104,6 +104,7 @@ def main(pipe_file: int, board_file: int) -> None:
         folder, memory, work = pickle.loads(content)  # noqa: S301  # from our own parent, through its own pipe
         with importable(Path(folder)):
             try:
+                _limit_memory(0)  # that of the shard before: what is imported for this one is no sample's
                 piece: ShardWork = pickle.loads(work)  # noqa: S301  # as above
                 _import_torch(piece)
                 _limit_memory(memory)
@@ -139,10 +140,10 @@ def _limit_memory(memory: int) -> None:
         import resource
     except ImportError:  # no POSIX
         return
-    if memory and sys.platform == "linux":
+    if sys.platform == "linux":
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         limit = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if memory else hard, hard))
 
 
 def _die_with_parent() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image as Pillow
 
 from pipeline.catalog import load_catalog
 from pipeline.execute.engine import may_have_gpu
@@ -153,3 +154,51 @@ def test_a_child_has_torch_before_its_first_sample_one_thread_a_library_and_its_
     assert run_dataset(catalog, "sounds", engine="dask").computed == 1
     (row,) = published(catalog, "sounds").read("counts")["values"].to_pylist()
     assert np.ravel(row).tolist() == [1.0, 1.0, 1.0, 1536.0]
+
+
+LATE = '''
+"""A step that says whether memory was limited when the process that computes it imported this module, and now."""
+import resource
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from features.types import FeatureSequence
+
+
+def limited():
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    return soft != hard
+
+
+AT_IMPORT = limited()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Late:
+    """Two flags."""
+
+    name: ClassVar[str] = "late"
+    stream: ClassVar[str] = "image"
+    numerics: ClassVar[tuple[str, ...]] = ()
+    dim: ClassVar[int] = 2
+
+    def __call__(self, batch, device):
+        row = np.array([[AT_IMPORT, limited()]], np.float32)
+        return [FeatureSequence.from_rows(row, [image.span]) for image in batch]
+'''
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory inside the process are set on Linux")
+def test_what_a_later_shard_imports_is_under_no_limit_and_its_samples_are(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    soundfile.write(tmp_path / "media" / "a.wav", np.full(16_000, 0.5), 16_000)
+    Pillow.new("L", (8, 6)).save(tmp_path / "media" / "b.png")
+    (tmp_path / "late.py").write_text(LATE)
+    features = '      audio.mfcc: {}\n      late: {extractor: "late:Late"}\n    shard_samples: 1\n'
+    (tmp_path / "data_catalog.yaml").write_text(CATALOG.partition("      audio.mfcc")[0] + features)
+    catalog = load_catalog(tmp_path / "data_catalog.yaml")
+    assert run_dataset(catalog, "sounds", engine="dask").computed == 2
+    (row,) = published(catalog, "sounds").read("late")["values"].to_pylist()
+    assert np.ravel(row).tolist() == [0.0, 1.0]
