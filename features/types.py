@@ -210,10 +210,10 @@ class FeatureSequence:
 
 
 def _restored(dim: int, values: bytes, start_ns: bytes, end_ns: bytes, valid: bytes) -> FeatureSequence:
-    """A sequence from the bytes of a checked one."""
+    """A sequence from the bytes of a checked one, which may have come in buffers that can be written."""
     sequence = object.__new__(FeatureSequence)
-    times = np.frombuffer(start_ns, np.int64)
-    rows = np.frombuffer(values, np.float32).reshape(len(times), dim)
-    fields = {"values": rows, "start_ns": times, "end_ns": np.frombuffer(end_ns, np.int64)}
-    sequence.__dict__.update(fields, valid=np.frombuffer(valid, np.bool_))
+    starts, ends = (np.frombuffer(memoryview(times).toreadonly(), np.int64) for times in (start_ns, end_ns))
+    rows = np.frombuffer(memoryview(values).toreadonly(), np.float32).reshape(len(starts), dim)
+    flags = np.frombuffer(memoryview(valid).toreadonly(), np.bool_)
+    sequence.__dict__.update(values=rows, start_ns=starts, end_ns=ends, valid=flags)
     return sequence

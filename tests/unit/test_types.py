@@ -118,6 +118,9 @@ def test_a_sequence_comes_back_from_pickles_and_copies_to_the_bit_and_read_only(
     values = np.asfortranarray(np.linspace(-1, 1, rows * 2, dtype=np.float32).reshape(rows, 2))  # not as it travels
     sequence = FeatureSequence(values=values, start_ns=times, end_ns=times + 5, valid=times != 1)
     pickles = [pickle.loads(pickle.dumps(sequence, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    buffers: list[pickle.PickleBuffer] = []
+    outside = pickle.dumps(sequence, 5, buffer_callback=buffers.append)
+    pickles.append(pickle.loads(outside, buffers=[bytearray(buffer) for buffer in buffers]))
     for again in (*pickles, copy.copy(sequence), copy.deepcopy(sequence)):
         assert again.dim == 2
         for name in ("values", "start_ns", "end_ns", "valid"):
