@@ -32,13 +32,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from victims import ADDED, CHANGED, SAMPLES, collect_garbage, edit, inspect, make, run
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-# run as a script, the repository is not on the path before
-from victims import ADDED, CHANGED, SAMPLES, collect_garbage, edit, inspect, make, run  # noqa: E402
-
-from features.errors import GristmillError  # noqa: E402
+from features.errors import GristmillError  # noqa: E402  # run as a script, the repository is not on the path before
 
 KINDS = {
     "fresh, by operation": 4,
