@@ -86,14 +86,15 @@ def main() -> None:
             with utilization() as seconds:
                 after = bench(folder, dataset, samples, f"{options.device}.yaml")
             table += rows(before, after)
-            busy[dataset] = statistics.fmean(seconds) if seconds else None
+            if seconds:
+                busy[dataset] = statistics.fmean(seconds)
             bottlenecks[dataset] = {"CPU": before["bottleneck"], "GPU": after["bottleneck"]}
     computed = [row for row in table if row["part"].startswith("extract")]
     emit(
         table,
         measures=[
             *(figure(f"{row['data set']}, {row['part']}: speed / CPU", row["times"]) for row in computed),
-            *(figure(f"{each}: share of the time the GPU is busy", share) for each, share in busy.items() if share),
+            *(figure(f"{each}: share of the time the GPU is busy", share) for each, share in busy.items()),
         ],
         device=name,
         busy=busy,

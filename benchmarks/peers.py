@@ -290,7 +290,7 @@ def compare(job: str, counts: tuple[int, int], rounds: int, names: Sequence[str]
             found = result(name, out)
             reference = reference or found
             apart[name] = difference(job, found, reference)
-            if apart[name] > AGREES[job]:
+            if not apart[name] <= AGREES[job]:  # NaN does not agree
                 raise ValueError(f"{name}: numbers differ by {apart[name]}, allowed: {AGREES[job]}")
         order = list(names)
         for number in range(rounds):

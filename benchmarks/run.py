@@ -172,8 +172,9 @@ def main() -> None:
     options = parser.parse_args()
     names = list(BENCHMARKS) if options.all else options.names
     if options.all and not may_have_gpu():
-        print("no driver of a GPU is installed here; left out: gpu", flush=True)
-        names.remove("gpu")
+        left_out = [name for name in names if BENCHMARKS[name].gpu]
+        print(f"no driver of a GPU is installed here; left out: {', '.join(left_out)}", flush=True)
+        names = [name for name in names if name not in left_out]
     if not names and not options.table:
         parser.error("name some benchmarks, or --all")
     options.out.mkdir(parents=True, exist_ok=True)

@@ -75,13 +75,16 @@ def result(name: str, out: Path) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def difference(job: str, mine: dict[str, Any], reference: dict[str, Any]) -> float:
-    """Pictures: the largest angle's 1 - cosine; sounds: the largest difference. Raises where ids differ."""
+    """Pictures: the largest angle's 1 - cosine; sounds: the largest difference; NaN where there is one.
+
+    Raises where ids differ.
+    """
     if mine.keys() != reference.keys():
         raise ValueError(f"got {len(mine)} rows, wanted {len(reference)}")
     if job == "sounds":
-        return max(float(np.abs(mine[key] - reference[key]).max()) for key in reference)
+        return float(np.max([np.abs(mine[key] - reference[key]).max() for key in reference]))
     cosines = [
         float(np.dot(mine[key], reference[key]) / np.linalg.norm(mine[key]) / np.linalg.norm(reference[key]))
         for key in reference
     ]
-    return 1 - min(cosines)
+    return float(1 - np.min(cosines))
